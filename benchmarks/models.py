@@ -1,0 +1,135 @@
+"""Networks for the benchmarks, built in torch with weights that decay as trained ones do.
+
+Trained convolution kernels concentrate their energy in a few channel directions; Gaussian weights do
+not, and no low-rank method can compress them. `decaying_` draws kernels whose two channel modes follow
+a power law, and `settle_batch_norm` gives BatchNorm the statistics of the data that will be fed, so that
+activations keep a sane scale through the network.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+Exporter = Literal["torchscript", "dynamo"]
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut, as in ResNet-18 and ResNet-34 (He et al., CVPR 2016)."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or channels_in != channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = torch.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return torch.relu(out + self.downsample(x))
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 with torchvision's parameter names; input [N, 3, H, W], output [N, classes]."""
+
+    def __init__(self, classes: int = 1000) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.layer1 = nn.Sequential(BasicBlock(64, 64, 1), BasicBlock(64, 64, 1))
+        self.layer2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128, 1))
+        self.layer3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256, 1))
+        self.layer4 = nn.Sequential(BasicBlock(256, 512, 2), BasicBlock(512, 512, 1))
+        self.fc = nn.Linear(512, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return torch.as_tensor(self.fc(x.mean((2, 3))))
+
+
+def image_like(count: int, channels: int, size: int, seed: int) -> NDArray[np.float32]:
+    """Random images with structure at several scales; float32 [count, channels, size, size].
+
+    White noise averages out in a CNN and every such input gives the same output; sums of smooth random
+    fields with their own brightness and contrast do not.
+    """
+    rng = np.random.default_rng(seed)
+    out = np.zeros((count, channels, size, size), np.float32)
+    for cells in (2, 4, 8, 16, 32):
+        field = torch.from_numpy(rng.standard_normal((count, channels, cells, cells), np.float32))
+        out += nn.functional.interpolate(field, (size, size), mode="bilinear").numpy()
+    contrast = rng.uniform(0.4, 1.6, (count, channels, 1, 1)).astype(np.float32)
+    brightness = rng.normal(0, 0.5, (count, channels, 1, 1)).astype(np.float32)
+    return np.asarray(out * contrast + brightness, np.float32)
+
+
+@torch.no_grad()
+def decaying_(model: nn.Module, decay: float, seed: int) -> None:
+    """Redraw every convolution so that its channel modes' singular values fall as rank**-decay."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if not isinstance(module, nn.Conv2d):
+            continue
+        m, c = module.weight.shape[:2]
+        weight = torch.randn(module.weight.shape, generator=generator)
+        weight *= (torch.arange(1, m + 1) ** -decay)[:, None, None, None]
+        weight *= (torch.arange(1, c + 1) ** -decay)[None, :, None, None]
+        left = torch.linalg.qr(torch.randn(m, m, generator=generator))[0]
+        right = torch.linalg.qr(torch.randn(c, c, generator=generator))[0]
+        weight = torch.einsum("ma,abrs,cb->mcrs", left, weight, right)
+        fan_in = weight[0].numel()
+        module.weight.copy_(weight * (2 / fan_in) ** 0.5 / weight.std())
+
+
+@torch.no_grad()
+def settle_batch_norm(model: nn.Module, images: NDArray[np.float32]) -> None:
+    """Set BatchNorm's running statistics to those of `images`, and leave the model in eval mode."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # cumulative average
+            module.reset_running_stats()
+    model.train()
+    for start in range(0, len(images), 8):
+        model(torch.from_numpy(images[start : start + 8]))
+    model.eval()
+
+
+def resnet18(size: int = 224, decay: float = 0.6, seed: int = 0) -> nn.Module:
+    """A ResNet-18 with decaying kernels, ready to export."""
+    torch.manual_seed(seed)
+    model = ResNet18()
+    decaying_(model, decay, seed)
+    settle_batch_norm(model, image_like(16, 3, size, seed))
+    return model
+
+
+def export(model: nn.Module, path: Path, shape: tuple[int, ...], exporter: Exporter) -> None:
+    """Write `model` as ONNX with one of torch's two exporters; `shape` is that of its one input."""
+    example = torch.zeros(shape)
+    if exporter == "dynamo":
+        torch.onnx.export(
+            model, (example,), path, dynamo=True, input_names=["image"], output_names=["logits"]
+        )
+    else:
+        torch.onnx.export(
+            model,
+            (example,),
+            str(path),
+            dynamo=False,
+            opset_version=17,
+            input_names=["image"],
+            output_names=["logits"],
+        )

@@ -1,0 +1,184 @@
+"""The stages as three functions: plan, build, load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+
+from tdc_deploy.artifact import Artifact
+from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
+from tdc_deploy.build import Terms, check_output, make_artifact
+from tdc_deploy.errors import TdcError
+from tdc_deploy.evaluate import Evaluator
+from tdc_deploy.memory import return_large_blocks
+from tdc_deploy.plan import DEFAULT_MAX_ERROR, Goal, SolverName, make_plan
+from tdc_deploy.plan_file import Plan, read_plan
+from tdc_deploy.profiling.store import Store
+from tdc_deploy.ranks.table import Progress
+from tdc_deploy.ranks.tdc import THETA
+from tdc_deploy.samples import Samples, random_samples, read_samples
+from tdc_deploy.source import Source, read_source
+
+StrPath = str | PathLike[str]
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def plan(
+    model: StrPath,
+    *,
+    inputs: StrPath | None = None,
+    latency_budget: float | None = None,
+    speedup: float | None = None,
+    max_error: float | None = None,
+    solver: SolverName = "milp",
+    flops_budget: float | None = None,
+    theta: float = THETA,
+    shapes: Shapes | None = None,
+    threads: int = 0,
+    store: StrPath | None = None,
+    progress: Progress | None = None,
+) -> Plan:
+    """Choose a form and ranks for every convolution of an ONNX model by measured time.
+
+    Args:
+        model: an ONNX file.
+        inputs: an .npz file or folder of .npy files with at least 8 samples (`read_samples`).
+        latency_budget: share of the dense network's time to reach, in (0, 1].
+        speedup: the same as 1 / latency_budget, at least 1; not both.
+        max_error: limit of the relative output error; 0.1 if `inputs` are given, else required.
+        solver: `milp` or `tdc`; flops_budget and theta belong to `tdc` (see `Goal`).
+        shapes: input shapes to plan at; unknown batch sizes are 1.
+        threads: ONNX Runtime's threads within an operator; 0 leaves it to ONNX Runtime.
+        store: the file of measurements; the user's cache directory if None.
+        progress: called as progress(what, done, total).
+
+    Raises:
+        TdcError: a bad file, value or combination of them.
+    """
+    wanted = inputs is not None
+    goal = _goal(wanted, latency_budget, speedup, max_error, solver, flops_budget, theta)
+    with _opened(model, inputs, shapes, threads, store) as (evaluator, measurements):
+        return make_plan(evaluator, measurements, goal, progress or _silent)
+
+
+def build(
+    model: StrPath,
+    output: StrPath,
+    *,
+    plan: Plan | StrPath | None = None,
+    inputs: StrPath | None = None,
+    latency_budget: float | None = None,
+    speedup: float | None = None,
+    max_error: float | None = None,
+    solver: SolverName = "milp",
+    flops_budget: float | None = None,
+    theta: float = THETA,
+    strict: bool = False,
+    fail_above: float | None = None,
+    shapes: Shapes | None = None,
+    threads: int = 0,
+    store: StrPath | None = None,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Compress, fuse, verify and write an ONNX model that any ONNX Runtime runs, and its sidecar.
+
+    The other arguments are those of `plan`. What is shipped keeps `max_error` and is measurably faster
+    than the model that came in; if nothing is, that model itself is shipped, and the artifact says why.
+
+    Args:
+        output: the file to write, `.onnx`.
+        plan: a plan or its file, applied as it is.
+        strict: raise where the budget cannot be met within `max_error`.
+        fail_above: raise where the measured error is above this.
+
+    Raises:
+        TdcError: a bad file, value or combination of them, or a result that the terms refuse; nothing
+            is written then.
+    """
+    source_path, output_path = Path(model), Path(output)
+    budgets = (latency_budget, speedup, flops_budget)
+    if plan is not None and any(budget is not None for budget in budgets):
+        raise TdcError(
+            "both a plan and a budget", expected="one of them: a plan is applied as it is"
+        )
+    given = read_plan(Path(plan)) if isinstance(plan, (str, PathLike)) else plan
+    _check_fail_above(fail_above)
+    with _opened(source_path, inputs, shapes, threads, store, output_path) as (evaluator, measured):
+        unplanned = plan is None and all(budget is None for budget in budgets)
+        fuse_only = unplanned and bool(evaluator.source.compressed)
+        wanted = inputs is not None or fuse_only
+        goal = _goal(wanted, latency_budget, speedup, max_error, solver, flops_budget, theta)
+        return make_artifact(
+            evaluator,
+            measured,
+            output_path,
+            goal,
+            given,
+            Terms(strict, fail_above),
+            progress or _silent,
+            fuse_only=fuse_only,
+        )
+
+
+@contextmanager
+def _opened(
+    model: StrPath,
+    inputs: StrPath | None,
+    shapes: Shapes | None,
+    threads: int,
+    store: StrPath | None,
+    output: Path | None = None,
+) -> Iterator[tuple[Evaluator, Store]]:
+    if threads < 0:
+        raise TdcError(f"threads is {threads}", expected="0 (ONNX Runtime's choice) or more")
+    return_large_blocks()
+    source = read_source(Path(model), shapes)
+    if output is not None:
+        check_output(output, source.path)
+    samples = _samples(source, inputs)
+    with Store(None if store is None else Path(store)) as measurements:
+        yield Evaluator(source, samples, OnnxRuntimeBackend(threads), measurements), measurements
+
+
+def _samples(source: Source, inputs: StrPath | None) -> Samples:
+    graph = source.network.graph
+    if inputs is None:
+        return random_samples(graph, source.inputs)
+    return read_samples(Path(inputs), graph, source.inputs)
+
+
+def _goal(
+    has_inputs: bool,
+    latency_budget: float | None,
+    speedup: float | None,
+    max_error: float | None,
+    solver: SolverName,
+    flops_budget: float | None,
+    theta: float,
+) -> Goal:
+    if speedup is not None:
+        if latency_budget is not None:
+            raise TdcError("both latency_budget and speedup", expected="one of them")
+        if not speedup >= 1:
+            raise TdcError(f"speedup is {speedup}", expected="a factor of at least 1")
+        latency_budget = 1 / speedup
+    if max_error is None:
+        if not has_inputs:
+            raise TdcError(
+                "neither inputs nor an error limit",
+                expected="--inputs with real samples, which the result is verified on",
+                fix="give --inputs, or set --max-error for an UNVERIFIED result on random inputs",
+            )
+        max_error = DEFAULT_MAX_ERROR
+    return Goal(latency_budget, max_error, solver, flops_budget, theta)
+
+
+def _check_fail_above(value: float | None) -> None:
+    if value is not None and not value >= 0:
+        raise TdcError(f"fail_above is {value}", expected="a number of at least 0")
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    pass

@@ -1,0 +1,150 @@
+"""The built file and its sidecar: what was built, from what, how fast and how close."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+
+from tdc_deploy.errors import TdcError
+from tdc_deploy.files import write_whole
+from tdc_deploy.plan_file import Plan, plan_to_json
+from tdc_deploy.source import Source
+from tdc_deploy.types import Ratio
+from tdc_deploy.verify import Comparison
+
+FORMAT = "tdc-deploy artifact"
+VERSION = 1
+LIBRARIES = ("tdc-deploy", "onnx", "onnxruntime", "onnx-graphsurgeon", "polygraphy", "numpy")
+
+# Protobuf cannot serialise more in one piece.
+MAX_INLINE_BYTES = 2**31 - 1
+
+Decision = Literal["compressed", "fused", "source"]
+"""compressed: by a plan; fused: it came in as chains; source: the model as it came in."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a build wrote and what was measured on it.
+
+    `comparison` and `ratio` are those of the shipped file against the source; where the source was
+    shipped they are those of the network that was refused, and `reason` says why.
+    """
+
+    path: Path
+    sidecar: Path
+    decision: Decision
+    reason: str
+    plan: Plan | None
+    comparison: Comparison
+    ratio: Ratio
+    warnings: tuple[str, ...]
+
+    @property
+    def verified(self) -> bool:
+        """True if real inputs were compared."""
+        return self.comparison.verified
+
+
+def sidecar_path(artifact: Path) -> Path:
+    """`model.onnx` has `model.onnx.json`."""
+    return artifact.with_name(artifact.name + ".json")
+
+
+def write_artifact(
+    artifact: Artifact, model: onnx.ModelProto, source: Source, backend: Mapping[str, str]
+) -> None:
+    """Write the model and its sidecar, both or neither."""
+    size = model.ByteSize()
+    if size > MAX_INLINE_BYTES:
+        raise TdcError(f"the result is {size} bytes", expected="at most 2 GiB in one ONNX file")
+    content = model.SerializeToString()
+    description = describe(artifact, model, source, backend)
+    description["artifact"] = {
+        "file": artifact.path.name,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+    }
+    text = json.dumps(description, indent=1) + "\n"
+    write_whole({artifact.path: content, artifact.sidecar: text.encode()})
+
+
+def describe(
+    artifact: Artifact, model: onnx.ModelProto, source: Source, backend: Mapping[str, str]
+) -> dict[str, Any]:
+    """The sidecar's content, without the hash of the file itself."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "source": {"file": source.path.name, "sha256": source.sha256},
+        "decision": artifact.decision,
+        "reason": artifact.reason,
+        "accuracy": "VERIFIED" if artifact.verified else "UNVERIFIED",
+        "warnings": list(artifact.warnings),
+        "network": asdict(artifact.ratio),
+        "verification": asdict(artifact.comparison),
+        "precision": sorted(_weight_types(model)),
+        "inputs": [_value(value) for value in model.graph.input],
+        "outputs": [_value(value) for value in model.graph.output],
+        "planned_shapes": {name: list(shape) for name, shape in source.inputs.items()},
+        "plan": None if artifact.plan is None else plan_to_json(artifact.plan),
+        "plugin": None,
+        "backend": dict(backend),
+        "libraries": {"python": platform.python_version(), **library_versions()},
+    }
+
+
+def read_sidecar(artifact: Path) -> dict[str, Any] | None:
+    """The sidecar's content, or None if the file has none.
+
+    Raises:
+        TdcError: it is not a sidecar, or belongs to another file of that name.
+    """
+    path = sidecar_path(artifact)
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TdcError(f"{path} is no sidecar: {error}", fix="build the artifact again") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != VERSION:
+        raise TdcError(f"{path} is no sidecar of this version", fix="build the artifact again")
+    if hashlib.sha256(artifact.read_bytes()).hexdigest() != data["artifact"]["sha256"]:
+        raise TdcError(
+            f"{path} belongs to another file than {artifact}", fix="remove it, or build again"
+        )
+    return data
+
+
+def library_versions() -> dict[str, str]:
+    """Installed versions of the libraries that shape a result."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _weight_types(model: onnx.ModelProto) -> set[str]:
+    types = {t.data_type for t in model.graph.initializer if len(t.dims) >= 2}
+    return {np.dtype(onnx.helper.tensor_dtype_to_np_dtype(t)).name for t in types}
+
+
+def _value(value: onnx.ValueInfoProto) -> dict[str, Any]:
+    tensor = value.type.tensor_type
+    dims = [
+        d.dim_param or (d.dim_value if d.HasField("dim_value") else None) for d in tensor.shape.dim
+    ]
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
+    return {"name": value.name, "dtype": dtype, "shape": dims}

@@ -1,0 +1,1 @@
+"""Where a model runs: one small interface, one module per backend."""

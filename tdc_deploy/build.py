@@ -1,0 +1,155 @@
+"""Build: plan, compress, verify, and ship what is closer than the limit and faster than the source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from tdc_deploy.artifact import Artifact, Decision, sidecar_path, write_artifact
+from tdc_deploy.errors import TdcError
+from tdc_deploy.evaluate import Evaluator
+from tdc_deploy.files import check_writable
+from tdc_deploy.graph.network import Network, model_of
+from tdc_deploy.graph.read import load_checked
+from tdc_deploy.plan import Goal, make_plan
+from tdc_deploy.plan_file import Plan, check_layers
+from tdc_deploy.profiling.measure import FINAL
+from tdc_deploy.profiling.store import Store
+from tdc_deploy.ranks.table import Progress
+from tdc_deploy.types import Ratio
+from tdc_deploy.verify import Comparison
+
+# Fusing changes nothing but the order of rounding.
+FUSING_ERROR = 1e-3
+
+SUFFIXES = (".onnx",)
+ENGINE_SUFFIXES = (".engine", ".plan")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On what terms a result is shipped.
+
+    strict: a goal that cannot be met whole is an error. fail_above: so is a measured error above this.
+    """
+
+    strict: bool = False
+    fail_above: float | None = None
+
+
+def check_output(output: Path, source: Path) -> None:
+    """Raise TdcError if the artifact cannot be written there, before any work is done."""
+    if output.suffix in ENGINE_SUFFIXES:
+        raise TdcError(
+            f"output {output}: TensorRT engines cannot be built by this version",
+            expected="a name that ends in .onnx",
+        )
+    if output.suffix not in SUFFIXES:
+        raise TdcError(f"output {output}", expected="a name that ends in .onnx")
+    for written in (output, sidecar_path(output)):
+        check_writable(written)
+    if output.exists() and output.samefile(source):
+        raise TdcError("the output is the model itself", fix="choose another name for -o")
+
+
+def make_artifact(
+    evaluator: Evaluator,
+    store: Store,
+    output: Path,
+    goal: Goal,
+    plan: Plan | None,
+    terms: Terms,
+    progress: Progress,
+    *,
+    fuse_only: bool = False,
+) -> Artifact:
+    """Build the artifact and write it with its sidecar.
+
+    A given `plan` is applied as it is; without one it is made for the goal. `fuse_only` plans nothing.
+
+    Raises:
+        TdcError: the plan does not fit the model, or the terms refuse the result.
+    """
+    if plan is None and not fuse_only:
+        plan = make_plan(evaluator, store, goal, progress)
+    selection = {} if plan is None else plan.selection
+    if plan is not None:
+        check_layers(plan, evaluator.source.plannable, "")
+    progress("verifying", 0, 1)
+    limit = goal.max_error if selection else max(goal.max_error, FUSING_ERROR)
+    network, comparison, ratio = _best_network(evaluator, plan, limit)
+    decision, reason = _decide(evaluator, network, comparison, ratio, limit, bool(selection))
+    warnings = _warnings(plan, goal, decision, ratio)
+    _hold_to(terms, warnings, comparison, decision)
+    artifact = Artifact(
+        output, sidecar_path(output), decision, reason, plan, comparison, ratio, tuple(warnings)
+    )
+    model = load_checked(evaluator.source.path) if decision == "source" else model_of(network)
+    onnx.checker.check_model(model)
+    write_artifact(artifact, model, evaluator.source, evaluator.backend.describe())
+    progress("verifying", 1, 1)
+    return artifact
+
+
+def _best_network(
+    evaluator: Evaluator, plan: Plan | None, limit: float
+) -> tuple[Network, Comparison, Ratio]:
+    """The network with its kernels refined by HOOI, or as the plan was measured if that fits and the
+    refined one does not: a closer kernel is not always a closer output.
+    """
+    selection = {} if plan is None else plan.selection
+    refined = evaluator.network(selection, refine=True)
+    comparison, ratio = evaluator.compare(refined, FINAL)
+    if comparison.error <= limit or not selection:
+        return refined, comparison, ratio
+    plain = evaluator.network(selection)
+    return plain, *evaluator.compare(plain, FINAL)
+
+
+def _decide(
+    evaluator: Evaluator,
+    network: Network,
+    comparison: Comparison,
+    ratio: Ratio,
+    limit: float,
+    compressed: bool,
+) -> tuple[Decision, str]:
+    interval = f"{ratio.value:.3f} of the source's time (95% interval {ratio.lower:.3f} to {ratio.upper:.3f})"
+    if not compressed and not any(node.domain == "tdc" for node in network.graph.nodes):
+        return "source", "there was nothing to compress or fuse within the limits"
+    if not comparison.error <= limit:
+        return "source", f"the error {comparison.error:.4g} is above the limit of {limit:.4g}"
+    if compressed and ratio.upper >= 1:
+        return "source", f"the compressed network is not measurably faster: {interval}"
+    if not compressed and ratio.lower > 1:
+        return "source", f"the fused network is measurably slower: {interval}"
+    return ("compressed" if compressed else "fused"), f"it takes {interval}"
+
+
+def _warnings(plan: Plan | None, goal: Goal, decision: Decision, ratio: Ratio) -> list[str]:
+    warnings = [] if plan is None else list(plan.warnings)
+    budget = goal.latency_budget
+    if budget is not None and not warnings and decision == "compressed" and ratio.lower > budget:
+        warnings.append(
+            f"the latency budget of {budget:.3g} was planned for, but the built network takes "
+            f"{ratio.value:.3f} of the dense time"
+        )
+    if budget is not None and budget < 1 and decision == "source":
+        warnings.append(f"the latency budget of {budget:.3g} was not met")
+    return warnings
+
+
+def _hold_to(terms: Terms, warnings: list[str], comparison: Comparison, decision: Decision) -> None:
+    if terms.strict and warnings:
+        raise TdcError(
+            warnings[0], fix="relax --max-error or the budget, or build without --strict"
+        )
+    error = 0.0 if decision == "source" else comparison.error
+    if terms.fail_above is not None and not error <= terms.fail_above:
+        raise TdcError(
+            f"the built network's error is {error:.4g}",
+            expected=f"at most {terms.fail_above:.4g} (--fail-above)",
+            fix="plan with --max-error at that value",
+        )

@@ -1,0 +1,101 @@
+"""Build a selection's network and measure it, whole, against the source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from tdc_deploy.backends.base import Backend
+from tdc_deploy.compress import Selection, compress
+from tdc_deploy.graph.network import Network, model_of
+from tdc_deploy.profiling.measure import NETWORK, Effort, compare
+from tdc_deploy.profiling.store import Store
+from tdc_deploy.repair import Repair
+from tdc_deploy.samples import Samples
+from tdc_deploy.source import Source
+from tdc_deploy.types import Ratio, Timing
+from tdc_deploy.verify import Comparison, Outputs, compare_outputs, run_all
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A selection's time ratio to the source and relative error, both of the whole network."""
+
+    ratio: float
+    error: float
+
+
+class Evaluator:
+    """Measures selections of one source with one set of inputs; trials are kept in the store.
+
+    With real inputs, one part of them repairs the networks and the other verifies them.
+    """
+
+    def __init__(self, source: Source, samples: Samples, backend: Backend, store: Store) -> None:
+        self.source = source
+        self.backend = backend
+        self._store = store
+        self._repair_samples, self.samples = samples.split()
+
+    @cached_property
+    def dense_ms(self) -> float:
+        """The source model's own latency in milliseconds."""
+        description = self._describe({})
+        known = self._store.get("source", description)
+        if known is None:
+            feeds = self.samples.first_batch()
+            known = asdict(self.backend.measure(self.source.path, feeds, NETWORK))
+            self._store.put("source", description, known)
+        return Timing(**known).median
+
+    def trial(self, selection: Selection) -> Trial:
+        """Measure a selection, unless the store has it."""
+        description = self._describe(selection)
+        known = self._store.get("trial", description)
+        if known is None:
+            network = self.network(selection)
+            comparison, ratio = self.compare(network, NETWORK)
+            known = asdict(Trial(ratio.value, comparison.error))
+            self._store.put("trial", description, known)
+        return Trial(**known)
+
+    def network(self, selection: Selection, refine: bool = False) -> Network:
+        """The compressed, repaired and fused network of a selection."""
+        repair = self._repair if selection else None
+        return compress(self.source, selection, repair, refine)
+
+    def compare(self, network: Network, effort: Effort) -> tuple[Comparison, Ratio]:
+        """Verify and time a network against the source."""
+        before = self._dense_outputs
+        with self.backend.runner(model_of(network)) as after:
+            comparison = compare_outputs(before, run_all(after, self.samples), self.samples)
+            with self.backend.runner(self.source.path) as dense:
+                return comparison, compare(dense, after, self.samples.first_batch(), effort)
+
+    @cached_property
+    def _dense_outputs(self) -> Outputs:
+        with self.backend.runner(self.source.path) as runner:
+            return run_all(runner, self.samples)
+
+    @cached_property
+    def _repair(self) -> Repair | None:
+        if not self._repair_samples.real:
+            return None
+        tensors = [self.source.convs[name].node.outputs[0].name for name in self.source.plannable]
+        return Repair(self.source.network, tensors, self._repair_samples, self.backend)
+
+    def _describe(self, selection: Selection) -> Mapping[str, Any]:
+        forms = {name: str(c) for name, c in sorted(selection.items()) if c.form != "dense"}
+        return {
+            "backend": self.backend.describe(),
+            "model": self.source.sha256,
+            "shapes": {name: list(shape) for name, shape in self.source.inputs.items()},
+            "inputs": self._inputs_sha256,
+            "selection": forms,
+        }
+
+    @cached_property
+    def _inputs_sha256(self) -> list[str]:
+        return [self._repair_samples.sha256, self.samples.sha256]

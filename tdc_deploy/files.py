@@ -1,0 +1,65 @@
+"""Write files whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from tdc_deploy.errors import TdcError
+
+
+def write_whole(contents: Mapping[Path, bytes]) -> None:
+    """Write several files, each complete: all are on disk under temporary names before the first is
+    renamed to its own. What stood there before stays if anything fails.
+
+    Raises:
+        TdcError: a folder is missing or not writable, or the disk is full.
+    """
+    written: dict[Path, str] = {}
+    target = next(iter(contents))
+    try:
+        for path, content in contents.items():
+            target = path
+            handle, name = tempfile.mkstemp(
+                dir=path.parent, prefix=f".{path.name}.", suffix=".part"
+            )
+            written[path] = name
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            _usual_mode(name)
+        for path, name in written.items():
+            target = path
+            Path(name).replace(path)
+    except OSError as error:
+        raise TdcError(
+            f"{target} cannot be written: {error.strerror or error}",
+            expected="a folder that exists, can be written and has room",
+        ) from None
+    finally:
+        for name in written.values():
+            with suppress(FileNotFoundError):
+                Path(name).unlink()
+
+
+def check_writable(path: Path) -> None:
+    """Fail now rather than after the work if `path` cannot be written."""
+    if path.is_dir():
+        raise TdcError(f"{path} is a folder", expected="the name of a file to write")
+    if not path.parent.is_dir():
+        raise TdcError(
+            f"the folder of {path} does not exist", fix=f"make it: mkdir -p {path.parent}"
+        )
+    if not os.access(path.parent, os.W_OK):
+        raise TdcError(f"the folder {path.parent} cannot be written", fix="choose another folder")
+
+
+def _usual_mode(name: str) -> None:
+    """Files of mkstemp are private; give this one the mode that the user's umask asks for."""
+    umask = os.umask(0)
+    os.umask(umask)
+    Path(name).chmod(0o666 & ~umask)

@@ -1,0 +1,1 @@
+"""ONNX surgery: find convolutions and chains, decompose, fuse and un-fuse."""

@@ -1,0 +1,97 @@
+"""An ONNX model as a graph that surgery can work on, and back.
+
+onnx-graphsurgeon drops model metadata and functions; `Network` carries them around it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from tdc_deploy.graph.functions import DOMAIN, OPERATORS, SLOPES, VERSION, function_body
+
+CHAINS_KEY = "tdc.chains"
+"""Model metadata that names the chains that are Tucker decompositions; a JSON list of records."""
+
+# Model-local functions came with IR version 8.
+MIN_IR_VERSION = 8
+
+
+@dataclass
+class Network:
+    """A graph under surgery and what must survive it.
+
+    `metadata` are the model's own key/value pairs without `CHAINS_KEY`, whose decoded value is
+    `chain_records`.
+    """
+
+    graph: gs.Graph
+    ir_version: int
+    metadata: dict[str, str] = field(default_factory=dict)
+    chain_records: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def opset(self) -> int:
+        """Version of the default operator set."""
+        return int(self.graph.opset)
+
+    def copy(self) -> Network:
+        """An independent graph; weights are shared, since surgery replaces and never edits them."""
+        return Network(
+            self.graph.copy(), self.ir_version, dict(self.metadata), list(self.chain_records)
+        )
+
+
+def network_of(model: onnx.ModelProto) -> Network:
+    """The graph of `model` for surgery; TuckerConv's function bodies are left to `model_of`."""
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    try:
+        records = json.loads(metadata.pop(CHAINS_KEY, "[]"))
+    except json.JSONDecodeError:
+        records = []
+    kept = [f for f in model.functions if not (f.domain == DOMAIN and f.name in OPERATORS)]
+    del model.functions[:]
+    model.functions.extend(kept)
+    graph = gs.import_onnx(model)
+    _detach(graph)
+    return Network(graph, model.ir_version, metadata, records)
+
+
+def model_of(network: Network) -> onnx.ModelProto:
+    """The complete model: graph, metadata, and the body of each fused operator that it uses."""
+    graph = network.graph
+    fused = [node for node in graph.nodes if node.domain == DOMAIN and node.op in OPERATORS]
+    used = sorted({node.op for node in fused})
+    graph.import_domains = [
+        entry for entry in graph.import_domains or [] if entry.domain != DOMAIN
+    ] + ([onnx.helper.make_opsetid(DOMAIN, VERSION)] if used else [])
+    ir_version = max(network.ir_version, MIN_IR_VERSION) if used else network.ir_version
+    model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False, ir_version=ir_version)
+    for name in used:
+        slopes = {
+            slope: [node.attrs[slope] for node in fused if node.op == name] for slope in SLOPES
+        }
+        model.functions.append(function_body(name, network.opset, slopes))
+    pairs = dict(network.metadata)
+    if network.chain_records:
+        pairs[CHAINS_KEY] = json.dumps(network.chain_records)
+    onnx.helper.set_model_props(model, pairs)
+    return model
+
+
+def _detach(graph: gs.Graph) -> None:
+    """Copy what still refers to the ONNX model: one reference into it keeps all of its weights alive,
+    beside the graph's own.
+    """
+    graph.import_domains = [
+        onnx.helper.make_opsetid(entry.domain, entry.version)
+        for entry in graph.import_domains or []
+    ]
+    for tensor in graph.tensors().values():
+        if isinstance(tensor, gs.Constant):
+            tensor.values = np.array(tensor.values)

@@ -1,0 +1,95 @@
+"""Read a model file: check it, un-fuse what is fused, fold what can be folded."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import onnx
+import onnx_ir
+import onnxscript.optimizer
+from google.protobuf.message import DecodeError
+
+from tdc_deploy.errors import TdcError
+from tdc_deploy.graph.convs import canonicalise
+from tdc_deploy.graph.fuse import unfuse
+from tdc_deploy.graph.network import Network, model_of, network_of
+
+MIN_OPSET = 11
+
+
+def read_network(path: Path) -> Network:
+    """Read and check a model file, and fold what can be folded (BatchNorm into convolutions).
+
+    Fused chains come back as plain ones, still known as chains by the network's records.
+
+    Raises:
+        TdcError: the file is not a complete, valid ONNX model.
+    """
+    network = network_of(load_checked(path))
+    unfuse(network)
+    return fold(network)
+
+
+def load_checked(path: Path) -> onnx.ModelProto:
+    """The model in `path` with its external data, once onnx's checker accepts it."""
+    if not path.is_file():
+        raise TdcError(f"no model file at {path}", fix="check the path")
+    try:
+        model = onnx.load(str(path))
+    except DecodeError as error:
+        raise TdcError(
+            f"{path} is not an ONNX file, or is cut short ({error})", fix="export the model again"
+        ) from None
+    except (onnx.checker.ValidationError, FileNotFoundError) as error:
+        raise TdcError(
+            f"the weights of {path} are missing: {_first_line(error)}",
+            expected="the external data files that were exported, in the same folder",
+            fix="copy them beside the model",
+        ) from None
+    if not model.graph.node:
+        raise TdcError(f"{path} holds no graph", expected="an ONNX model", fix="export it again")
+    try:
+        # By path: the checker would copy a model in memory twice.
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as error:
+        raise TdcError(
+            f"{path} is not a valid ONNX model: {_first_line(error)}", fix="export it again"
+        ) from None
+    opset = {entry.domain: entry.version for entry in model.opset_import}.get("", 0)
+    if opset < MIN_OPSET:
+        raise TdcError(
+            f"{path} uses opset {opset}",
+            expected=f"opset {MIN_OPSET} or newer",
+            fix="export it again with a newer opset, or run onnx.version_converter",
+        )
+    return model
+
+
+def fold(network: Network) -> Network:
+    """Fold constants, and BatchNorm into the convolution before it; inline other local functions.
+
+    onnxscript's optimiser is the one that finds the BatchNorm of both of torch's exporters.
+    """
+    model = onnx_ir.from_proto(model_of(network))
+    onnxscript.optimizer.optimize(model)
+    folded = network_of(onnx_ir.to_proto(model))
+    # onnxscript's rules remember the last model that they matched, and would keep its weights alive.
+    for value in model.graph.initializers.values():
+        value.const_value = None
+    folded.graph.cleanup().toposort()
+    canonicalise(folded.graph)
+    return folded
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,145 @@
+"""Plan: choose a form and ranks for each layer by measured time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from tdc_deploy.errors import TdcError
+from tdc_deploy.evaluate import Evaluator
+from tdc_deploy.plan_file import LayerChoice, Plan, PlanFigures
+from tdc_deploy.profiling.layers import LayerProfiler
+from tdc_deploy.profiling.store import Store
+from tdc_deploy.ranks import milp, tdc
+from tdc_deploy.ranks.table import CostTable, Progress, build_table
+from tdc_deploy.search import Search, Selected, Tried
+
+SolverName = Literal["milp", "tdc"]
+DEFAULT_MAX_ERROR = 0.1
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a plan must reach.
+
+    latency_budget: share of the dense network's measured time, in (0, 1]; None is "as fast as the
+    error limit allows". max_error: limit of the whole network's relative output error. solver: `milp`,
+    or `tdc` for the paper's rule, which may be given a `flops_budget` (share of each layer's
+    arithmetic) in place of a latency budget and leaves a layer dense that gains less than `theta`.
+    """
+
+    latency_budget: float | None = None
+    max_error: float = DEFAULT_MAX_ERROR
+    solver: SolverName = "milp"
+    flops_budget: float | None = None
+    theta: float = tdc.THETA
+
+    def __post_init__(self) -> None:
+        for name in ("latency_budget", "flops_budget"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise TdcError(f"{name} is {value}", expected="a share above 0 and up to 1")
+        if not self.max_error >= 0:
+            raise TdcError(f"max_error is {self.max_error}", expected="a number of at least 0")
+        if self.solver not in get_args(SolverName):
+            raise TdcError(
+                f"solver is {self.solver!r}", expected=f"one of {', '.join(get_args(SolverName))}"
+            )
+        if not 0 <= self.theta < 1:
+            raise TdcError(f"theta is {self.theta}", expected="a share from 0 to below 1")
+        if self.flops_budget is not None and self.solver != "tdc":
+            raise TdcError("flops_budget without the tdc solver", fix="add --solver tdc")
+        if self.flops_budget is not None and self.latency_budget is not None:
+            raise TdcError("both flops_budget and latency_budget", expected="one of them")
+
+
+class MilpSolver:
+    """Exact: least error within a latency, least latency within an error."""
+
+    def within_latency(self, table: CostTable, max_latency_ms: float) -> Selected | None:
+        """The selection of least error that fits."""
+        return milp.least_error(table, max_latency_ms)
+
+    def within_error(self, table: CostTable, max_error: float) -> Selected:
+        """The fastest selection that fits."""
+        return milp.least_latency(table, max_error)
+
+
+@dataclass(frozen=True)
+class TdcSolver:
+    """The paper's rule at the FLOPs budget that fits."""
+
+    theta: float
+
+    def within_latency(self, table: CostTable, max_latency_ms: float) -> Selected | None:
+        """The rule at the largest FLOPs budget that fits."""
+        return tdc.tdc_within(table, max_latency_ms, self.theta)
+
+    def within_error(self, table: CostTable, max_error: float) -> Selected:
+        """The rule at the smallest FLOPs budget that fits."""
+        return tdc.tdc_within_error(table, max_error, self.theta)
+
+
+def make_plan(evaluator: Evaluator, store: Store, goal: Goal, progress: Progress) -> Plan:
+    """Measure the layers, then search for the selection that reaches the goal.
+
+    Raises:
+        TdcError: the model has no convolution that could be decomposed.
+    """
+    source = evaluator.source
+    if not source.plannable:
+        raise TdcError(
+            f"{source.path} has no convolution to decompose",
+            expected="at least one ungrouped 2-D convolution in float32 with stored weights",
+            fix="tdc-deploy inspect says why each layer stays dense",
+        )
+    profiler = LayerProfiler(evaluator.backend, store)
+    table = build_table(source, profiler, progress)
+    solver = MilpSolver() if goal.solver == "milp" else TdcSolver(goal.theta)
+    search = Search(table, evaluator.dense_ms, solver, evaluator.trial, progress)
+    best = _run(search, goal)
+    return _plan_of(best, table, evaluator, goal, profiler.measured)
+
+
+def _run(search: Search, goal: Goal) -> Tried:
+    if goal.flops_budget is None:
+        return search.run(goal.latency_budget, goal.max_error)
+    done = search.try_selection(tdc.tdc_rule(search.table, goal.flops_budget, goal.theta))
+    if done.trial.error <= goal.max_error:
+        return done
+    return search.run(None, goal.max_error)
+
+
+def _plan_of(
+    best: Tried, table: CostTable, evaluator: Evaluator, goal: Goal, measured: int
+) -> Plan:
+    dense_ms = evaluator.dense_ms
+    figures = PlanFigures(
+        dense_ms=dense_ms,
+        predicted_ms=best.predicted * dense_ms,
+        measured_ms=best.trial.ratio * dense_ms,
+        error=best.trial.error,
+        verified=evaluator.samples.real,
+    )
+    return Plan(
+        layers={
+            name: LayerChoice(candidate, table.rows[name].dense_ms)
+            for name, candidate in best.selection.items()
+        },
+        model_sha256=evaluator.source.sha256,
+        solver=goal.solver,
+        backend=evaluator.backend.describe(),
+        network=figures,
+        measurements=measured,
+        warnings=tuple(_warnings(best, goal)),
+    )
+
+
+def _warnings(best: Tried, goal: Goal) -> list[str]:
+    budget = goal.latency_budget
+    if budget is None or best.trial.ratio <= budget:
+        return []
+    return [
+        f"the latency budget of {budget:.3g} was not met: the fastest plan found within the error "
+        f"limit of {goal.max_error:.3g} takes {best.trial.ratio:.3f} of the dense time"
+    ]

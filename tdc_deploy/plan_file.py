@@ -1,0 +1,160 @@
+"""Plans as values and as JSON that a person can read, edit and feed back."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tdc_deploy.errors import TdcError
+from tdc_deploy.files import write_whole
+from tdc_deploy.types import Candidate, Ranks, from_mapping
+
+FORMAT = "tdc-deploy plan"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """The form chosen for a layer, and the time of the layer as it was, alone, in milliseconds."""
+
+    candidate: Candidate
+    dense_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class PlanFigures:
+    """What the plan was chosen on, for the whole network: latencies in milliseconds, relative error.
+
+    `predicted_ms` was computed before `measured_ms` was measured; both stand beside `dense_ms`.
+    """
+
+    dense_ms: float
+    predicted_ms: float
+    measured_ms: float
+    error: float
+    verified: bool
+
+    @property
+    def ratio(self) -> float:
+        """Measured time over the dense network's."""
+        return self.measured_ms / self.dense_ms
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A form for each layer; layers that are not named stay dense.
+
+    The other fields say where the choice came from; a plan written by hand needs none of them.
+    """
+
+    layers: Mapping[str, LayerChoice]
+    model_sha256: str | None = None
+    solver: str | None = None
+    backend: Mapping[str, str] = field(default_factory=dict)
+    network: PlanFigures | None = None
+    measurements: int = 0
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def selection(self) -> dict[str, Candidate]:
+        """Layer name → candidate, the dense ones left out."""
+        chosen = {name: choice.candidate for name, choice in self.layers.items()}
+        return {name: c for name, c in chosen.items() if c.form != "dense"}
+
+
+def plan_to_json(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON values."""
+    data = asdict(plan)
+    data["layers"] = {name: _layer_to_json(choice) for name, choice in plan.layers.items()}
+    return {"format": FORMAT, "version": VERSION, **data}
+
+
+def write_plan(plan: Plan, path: Path) -> None:
+    """Write the plan as JSON, whole or not at all."""
+    write_whole({path: (json.dumps(plan_to_json(plan), indent=1) + "\n").encode()})
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan; `{"layers": {"name": {"form": "tucker2", "r_in": 32, "r_out": 32}}}` is enough.
+
+    Raises:
+        TdcError: no such file, no JSON, an unknown field, or impossible ranks.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TdcError(f"no plan at {path}", fix="make one with tdc-deploy plan") from None
+    except (OSError, ValueError) as error:
+        raise TdcError(f"{path} is not a plan: {error}", expected="a JSON file") from None
+    return plan_from_json(data, str(path))
+
+
+def plan_from_json(data: Any, where: str) -> Plan:
+    """The inverse of `plan_to_json`; `where` names the source in messages."""
+    if not isinstance(data, dict) or not isinstance(data.get("layers"), dict):
+        raise TdcError(f"{where} is not a plan", expected='an object with an object "layers"')
+    data = dict(data)
+    for key, expected in (("format", FORMAT), ("version", VERSION)):
+        if (found := data.pop(key, expected)) != expected:
+            raise TdcError(f"{where} has {key} {found!r}", expected=repr(expected))
+    values = from_mapping(Plan, data, where)
+    values["layers"] = {
+        name: _layer_from_json(layer, f"layer {name!r} of {where}")
+        for name, layer in values["layers"].items()
+    }
+    if values.get("network") is not None:
+        figures = from_mapping(PlanFigures, values["network"], f"network of {where}")
+        values["network"] = _made(PlanFigures, figures, f"network of {where}")
+    values["warnings"] = tuple(values.get("warnings", ()))
+    plan: Plan = _made(Plan, values, where)
+    return plan
+
+
+def check_layers(plan: Plan, known: Collection[str], where: str) -> None:
+    """Raise TdcError if the plan decomposes a layer that is not among `known`."""
+    for name in plan.selection:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            raise TdcError(
+                f"the plan {where} names layer {name!r}, which the model does not have or which must "
+                "stay dense",
+                expected=f"one of the {len(known)} layers that tdc-deploy inspect lists",
+                fix=f"did you mean {close[0]!r}?" if close else "",
+            )
+
+
+def _layer_to_json(choice: LayerChoice) -> dict[str, Any]:
+    data = asdict(choice.candidate)
+    ranks = data.pop("ranks")
+    form = data.pop("form")
+    return {"form": form, **(ranks or {}), **data, "dense_ms": choice.dense_ms}
+
+
+def _layer_from_json(data: Any, where: str) -> LayerChoice:
+    if not isinstance(data, dict):
+        raise TdcError(f"{where} is {type(data).__name__}", expected="an object with a form")
+    data = dict(data)
+    dense_ms = data.pop("dense_ms", None)
+    ranks = {key: data.pop(key) for key in ("r_in", "r_out") if key in data}
+    values = from_mapping(Candidate, data, where)
+    try:
+        if ranks:
+            values["ranks"] = _made(Ranks, ranks, where)
+        if values.get("form") == "tucker2":
+            values.setdefault("implementation", "fused")
+        return LayerChoice(_made(Candidate, values, where), dense_ms)
+    except TdcError as error:
+        raise TdcError(f"{where}: {error.received}", expected=error.expected) from None
+
+
+def _made(cls: Any, values: dict[str, Any], where: str) -> Any:
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise TdcError(
+            f"{where} does not fit: {error}", expected="the fields that tdc-deploy plan writes"
+        ) from None

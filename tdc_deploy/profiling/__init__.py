@@ -1,0 +1,1 @@
+"""Latency: measuring it, keeping it, bounding it, comparing two networks."""

@@ -1,0 +1,105 @@
+"""Time one model, or two against each other, through Polygraphy's runners."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from polygraphy.backend.base import BaseRunner
+from scipy import stats
+
+from tdc_deploy.types import Ratio, Timing
+
+Feeds = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure: runs and seconds are both lower limits, of timed runs after warm-up."""
+
+    warmup_runs: int = 3
+    warmup_s: float = 0.01
+    runs: int = 15
+    seconds: float = 0.06
+
+
+LAYER = Effort()
+NETWORK = Effort(warmup_runs=5, warmup_s=0.1, runs=40, seconds=1.0)
+FINAL = Effort(warmup_runs=5, warmup_s=0.2, runs=100, seconds=3.0)
+
+# A spread above this means that something else ran: measure again, up to MAX_TRIES in all.
+QUIET_SPREAD = 0.2
+MAX_TRIES = 4
+
+# Pairs are compared in blocks, so that slow drifts of the machine widen the interval as they should.
+BLOCKS = 12
+
+
+def timing_of(milliseconds: Sequence[float]) -> Timing:
+    """The summary of a series of run times in milliseconds."""
+    median, p10, p90, p95, p99 = np.percentile(milliseconds, [50, 10, 90, 95, 99])
+    return Timing(float(median), float(p10), float(p90), float(p95), float(p99), len(milliseconds))
+
+
+def measure(runner: BaseRunner, feeds: Feeds, effort: Effort = LAYER) -> Timing:
+    """The latency of an active runner, the calmest of up to MAX_TRIES series."""
+    _repeat(lambda: _run(runner, feeds), effort.warmup_runs, effort.warmup_s)
+    best = _series(runner, feeds, effort)
+    for _ in range(MAX_TRIES - 1):
+        if best.spread <= QUIET_SPREAD:
+            break
+        best = min(best, _series(runner, feeds, effort), key=lambda timing: timing.spread)
+    return best
+
+
+def _series(runner: BaseRunner, feeds: Feeds, effort: Effort) -> Timing:
+    milliseconds: list[float] = []
+    _repeat(lambda: milliseconds.append(_run(runner, feeds)), effort.runs, effort.seconds)
+    return timing_of(milliseconds)
+
+
+def compare(before: BaseRunner, after: BaseRunner, feeds: Feeds, effort: Effort = NETWORK) -> Ratio:
+    """time(after) / time(before) of two active runners that take turns, with its 95% interval.
+
+    The runs are interleaved, in an order that alternates, so that what disturbs one disturbs both. The
+    interval is Student's, over the log-ratios of BLOCKS blocks of consecutive pairs.
+    """
+    pairs: list[tuple[float, float]] = []
+
+    def pair() -> None:
+        if len(pairs) % 2:
+            second, first = _run(after, feeds), _run(before, feeds)
+            pairs.append((first, second))
+        else:
+            pairs.append((_run(before, feeds), _run(after, feeds)))
+
+    _repeat(pair, effort.warmup_runs, effort.warmup_s)
+    pairs.clear()
+    _repeat(pair, max(effort.runs, 2 * BLOCKS), effort.seconds)
+    times = np.asarray(pairs)
+    value, lower, upper = _interval(np.log(times[:, 1] / times[:, 0]))
+    return Ratio(
+        value, lower, upper, timing_of(times[:, 0].tolist()), timing_of(times[:, 1].tolist())
+    )
+
+
+def _interval(log_ratios: NDArray[np.float64]) -> tuple[float, float, float]:
+    blocks = np.array([np.median(block) for block in np.array_split(log_ratios, BLOCKS)])
+    centre = float(np.median(log_ratios))
+    half = float(stats.t.ppf(0.975, BLOCKS - 1) * blocks.std(ddof=1) / np.sqrt(BLOCKS))
+    return float(np.exp(centre)), float(np.exp(centre - half)), float(np.exp(centre + half))
+
+
+def _run(runner: BaseRunner, feeds: Feeds) -> float:
+    runner.infer(feeds, check_inputs=False)
+    return float(runner.last_inference_time()) * 1e3
+
+
+def _repeat(call: Callable[[], object], runs: int, seconds: float) -> None:
+    start, done = time.perf_counter(), 0
+    while done < runs or time.perf_counter() - start < seconds:
+        call()
+        done += 1

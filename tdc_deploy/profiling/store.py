@@ -1,0 +1,140 @@
+"""What was measured before: a SQLite file in the user's cache directory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tdc_deploy.errors import TdcError
+
+SCHEMA_VERSION = 1
+CACHE_VARIABLE = "TDC_DEPLOY_CACHE"
+BUSY_TIMEOUT_S = 30.0
+
+
+def default_store_path() -> Path:
+    """`$TDC_DEPLOY_CACHE`, else `$XDG_CACHE_HOME/tdc-deploy`, else `~/.cache/tdc-deploy`."""
+    folder = os.environ.get(CACHE_VARIABLE)
+    if folder is None:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = str(Path(base) / "tdc-deploy")
+    return Path(folder) / "measurements.sqlite3"
+
+
+class Store:
+    """Measurements keyed by everything that changes them; each is on disk as soon as it is put.
+
+    Several processes may share a file. One that cannot be read, or that another version wrote, is set
+    aside under a new name and a fresh one begun. Use as a context manager.
+
+    Raises:
+        TdcError: the folder cannot be written.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or default_store_path()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = self._open()
+        except (OSError, sqlite3.OperationalError) as error:
+            raise TdcError(
+                f"the latency store {self.path} cannot be opened: {error}",
+                expected="a folder that can be written",
+                fix=f"set {CACHE_VARIABLE} to such a folder",
+            ) from None
+
+    def get(self, kind: str, description: Mapping[str, Any]) -> Any | None:
+        """The JSON value put under this description, or None."""
+        row = self._connection.execute(
+            "SELECT value FROM measurements WHERE key = ?", (_key(kind, description),)
+        ).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def put(self, kind: str, description: Mapping[str, Any], value: Any) -> None:
+        """Keep a JSON value; an older one of the same description is replaced."""
+        row = (
+            _key(kind, description),
+            kind,
+            _canonical(description),
+            json.dumps(value),
+            time.time(),
+        )
+        try:
+            with self._connection:
+                self._connection.execute(
+                    "INSERT OR REPLACE INTO measurements VALUES (?, ?, ?, ?, ?)", row
+                )
+        except sqlite3.OperationalError as error:
+            raise TdcError(
+                f"the latency store {self.path} cannot be written: {error}",
+                fix=f"free some space, or set {CACHE_VARIABLE} to another folder",
+            ) from None
+
+    def __len__(self) -> int:
+        (count,) = self._connection.execute("SELECT COUNT(*) FROM measurements").fetchone()
+        return int(count)
+
+    def close(self) -> None:
+        """Close the file; the store cannot be used afterwards."""
+        self._connection.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            return self._connect()
+        except sqlite3.OperationalError:
+            raise  # locked or not writable: the file itself may be well
+        except sqlite3.DatabaseError:
+            self._set_aside()
+            return self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S)
+        try:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version not in (0, SCHEMA_VERSION):
+                raise sqlite3.DatabaseError(f"schema version {version}")
+            connection.execute("PRAGMA journal_mode = WAL")
+            with connection:
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS measurements (key TEXT PRIMARY KEY, kind TEXT, "
+                    "description TEXT, value TEXT, taken REAL)"
+                )
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    def _set_aside(self) -> None:
+        aside = self.path.with_name(f"{self.path.name}.{time.strftime('%Y%m%d-%H%M%S')}.bak")
+        self.path.replace(aside)
+        for suffix in ("-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                self.path.with_name(self.path.name + suffix).unlink()
+
+
+def _canonical(description: Mapping[str, Any]) -> str:
+    return json.dumps(description, sort_keys=True)
+
+
+def _key(kind: str, description: Mapping[str, Any]) -> str:
+    return hashlib.sha256(f"{kind}\n{_canonical(description)}".encode()).hexdigest()

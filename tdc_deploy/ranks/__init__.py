@@ -1,0 +1,1 @@
+"""Which ranks: the candidates of each layer, their costs, and the solvers that choose."""

@@ -1,0 +1,126 @@
+"""The table that the solvers choose from: per layer, each candidate with its error and latency."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tdc_deploy.graph.convs import kernel
+from tdc_deploy.profiling.bounds import Roofline
+from tdc_deploy.profiling.layers import LayerProfiler
+from tdc_deploy.ranks.candidates import candidate_errors, enumerate_candidates, prune
+from tdc_deploy.source import Source
+from tdc_deploy.tucker import chain_cost
+from tdc_deploy.types import DENSE, Candidate, ConvLayer
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many are done and how many there are."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A layer and its candidates, dense first; every one with its error and its measured latency."""
+
+    layer: ConvLayer
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def dense_ms(self) -> float:
+        """The layer's latency as it is, in milliseconds."""
+        return latency(self.candidates[0])
+
+    def macs(self, candidate: Candidate) -> int:
+        """Multiply-accumulates of the layer as `candidate`."""
+        return chain_cost(self.layer, candidate).macs
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """All layers that a plan may change, by name."""
+
+    rows: dict[str, Row]
+
+    @property
+    def dense_ms(self) -> float:
+        """Sum of the dense layers' latencies alone, in milliseconds."""
+        return sum(row.dense_ms for row in self.rows.values())
+
+    def saved_ms(self, selection: dict[str, Candidate]) -> float:
+        """By how much the selection lowers that sum, in milliseconds."""
+        return sum(self.rows[name].dense_ms - latency(c) for name, c in selection.items())
+
+
+def latency(candidate: Candidate) -> float:
+    """The candidate's latency, which a table always has."""
+    assert candidate.latency_ms is not None
+    return candidate.latency_ms
+
+
+def build_table(source: Source, profiler: LayerProfiler, progress: Progress) -> CostTable:
+    """Measure what is worth measuring; layers of one shape are measured once."""
+    groups = _by_shape(source)
+    dense: dict[ConvLayer, float] = {}
+    for done, shape in enumerate(groups):
+        progress("measuring dense layers", done, len(groups))
+        dense[shape] = profiler.latency(shape, DENSE)
+    if not dense:
+        return CostTable({})
+    roofline = Roofline.from_dense(dense.items())
+    offers = {
+        shape: _offer(source, names, shape, dense[shape], roofline)
+        for shape, names in groups.items()
+    }
+    total, done = sum(len(offer) for offer, _ in offers.values()), 0
+    rows: dict[str, Row] = {}
+    for shape, (offer, errors) in offers.items():
+        times = []
+        for candidate in offer:
+            progress("measuring candidates", done, total)
+            times.append(profiler.latency(shape, candidate))
+            done += 1
+        for name, layer_errors in zip(groups[shape], errors, strict=True):
+            rows[name] = _row(source.plannable[name], dense[shape], offer, layer_errors, times)
+    progress("measuring candidates", total, total)
+    return CostTable({name: rows[name] for name in source.plannable})
+
+
+def _by_shape(source: Source) -> dict[ConvLayer, list[str]]:
+    groups: dict[ConvLayer, list[str]] = {}
+    for name, layer in source.plannable.items():
+        groups.setdefault(replace(layer, name=""), []).append(name)
+    return groups
+
+
+def _offer(
+    source: Source, names: list[str], shape: ConvLayer, dense_ms: float, roofline: Roofline
+) -> tuple[list[Candidate], list[list[float]]]:
+    """The candidates to measure for a shape, and their errors on each of its layers."""
+    candidates = enumerate_candidates(shape)
+    if not candidates:
+        return [], [[] for _ in names]
+    errors = np.array([_errors(source, name, candidates) for name in names])
+    kept = prune(shape, candidates, errors, dense_ms, roofline)
+    return [candidates[i] for i in kept], errors[:, kept].tolist()
+
+
+def _errors(source: Source, name: str, candidates: list[Candidate]) -> list[float]:
+    weight = kernel(source.convs[name].node)
+    bases = None if source.plannable[name].is_pointwise else source.bases(name)
+    return candidate_errors(weight, candidates, bases)
+
+
+def _row(
+    layer: ConvLayer,
+    dense_ms: float,
+    offer: list[Candidate],
+    errors: list[float],
+    times: list[float],
+) -> Row:
+    measured = [
+        replace(candidate, error=error, latency_ms=ms)
+        for candidate, error, ms in zip(offer, errors, times, strict=True)
+        if ms < dense_ms
+    ]
+    return Row(layer, (replace(DENSE, latency_ms=dense_ms), *measured))

@@ -1,0 +1,242 @@
+"""The inputs that a user gives (or random ones), as batches of the network's size."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from tdc_deploy.errors import TdcError
+from tdc_deploy.graph.shapes import Shapes
+
+LABELS = "labels"
+MIN_SAMPLES = 8
+RANDOM_SAMPLES = 16
+
+# From this many on, repair and verification each get their own half.
+SPLIT_FROM = 2 * MIN_SAMPLES
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Input arrays by name, each [N, ...] with one row per sample; labels [N] where there are any.
+
+    `real` is False for random ones, which verify nothing.
+    """
+
+    arrays: Arrays
+    batch: int
+    labels: NDArray[np.int64] | None = None
+    real: bool = True
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the inputs' content."""
+        digest = hashlib.sha256(str(self.batch).encode())
+        for name in sorted(self.arrays):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(self.arrays[name]).data)
+        return digest.hexdigest()
+
+    def take(self, rows: slice) -> Samples:
+        """Some of the samples."""
+        arrays = {name: array[rows] for name, array in self.arrays.items()}
+        labels = None if self.labels is None else self.labels[rows]
+        return Samples(arrays, self.batch, labels, self.real)
+
+    def split(self) -> tuple[Samples, Samples]:
+        """(for repair, for verification): every other sample each, or all for both where few.
+
+        Random samples repair nothing, and all of them verify.
+        """
+        if len(self) < SPLIT_FROM or not self.real:
+            return self, self
+        return self.take(slice(0, None, 2)), self.take(slice(1, None, 2))
+
+    def batches(self) -> Iterator[tuple[dict[str, NDArray[Any]], int]]:
+        """Feeds of the network's batch size, each with how many of its rows are samples.
+
+        The last one is filled up by repeating its last sample.
+        """
+        for start in range(0, len(self), self.batch):
+            rows = np.minimum(np.arange(start, start + self.batch), len(self) - 1)
+            feeds = {name: np.ascontiguousarray(a[rows]) for name, a in self.arrays.items()}
+            yield feeds, min(self.batch, len(self) - start)
+
+    def first_batch(self) -> dict[str, NDArray[Any]]:
+        """One batch, for timing."""
+        return next(self.batches())[0]
+
+
+def read_samples(path: Path, graph: gs.Graph, shapes: Shapes) -> Samples:
+    """Read inputs from an .npz file or a folder of .npy files.
+
+    Arrays are named as the model's inputs (a single-input model takes any name) and hold one sample per
+    row; an array `labels` holds class numbers. A folder may instead hold one file per sample for a
+    single-input model, taken in the order of their names.
+
+    Raises:
+        TdcError: something is missing, unreadable, of another shape or type, NaN, or too few.
+    """
+    arrays = _read(path, shapes)
+    labels = _labels(arrays.pop(LABELS, None), path)
+    if len(shapes) == 1 and len(arrays) == 1:
+        arrays = {next(iter(shapes)): next(iter(arrays.values()))}
+    if set(arrays) != set(shapes):
+        raise TdcError(
+            f"{path} holds arrays {_names(arrays)}",
+            expected=f"one for each input of the model: {_names(shapes)} (and {LABELS}, if known)",
+        )
+    types = {tensor.name: np.dtype(tensor.dtype) for tensor in graph.inputs}
+    for name, array in arrays.items():
+        _check_array(path, name, array, shapes[name], types[name])
+    counts = {name: len(array) for name, array in arrays.items()}
+    if labels is not None:
+        counts[LABELS] = len(labels)
+    if len(set(counts.values())) != 1:
+        raise TdcError(
+            f"{path} holds different numbers of samples: {counts}", expected="one number"
+        )
+    return _at_least_eight(Samples(arrays, _batch(shapes), labels), path)
+
+
+def random_samples(graph: gs.Graph, shapes: Shapes, seed: int = 0) -> Samples:
+    """Random inputs: image-like where they are 4-D (white noise averages out in a CNN), else Gaussian.
+
+    Raises:
+        TdcError: an input is not floating point, so that no random value can be assumed to make sense.
+    """
+    rng = np.random.default_rng(seed)
+    batch = _batch(shapes)
+    count = -(-RANDOM_SAMPLES // batch) * batch
+    arrays: dict[str, NDArray[Any]] = {}
+    for tensor in graph.inputs:
+        dtype = np.dtype(tensor.dtype)
+        if dtype.kind != "f":
+            raise TdcError(
+                f"input {tensor.name!r} is {dtype.name}, and random values would not make sense",
+                fix="give --inputs",
+            )
+        arrays[tensor.name] = _random(rng, (count, *shapes[tensor.name][1:])).astype(dtype)
+    return Samples(arrays, batch, real=False)
+
+
+def _random(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    noise = rng.standard_normal(shape)
+    if len(shape) != 4:
+        return noise
+    height, width = shape[2:]
+    for cells in (2, 4, 8, 16):
+        coarse = rng.standard_normal((*shape[:2], min(cells, height), min(cells, width)))
+        rows = np.arange(height) * coarse.shape[2] // height
+        columns = np.arange(width) * coarse.shape[3] // width
+        noise += coarse[:, :, rows][:, :, :, columns]
+    contrast = rng.uniform(0.4, 1.6, (shape[0], 1, 1, 1))
+    return noise * contrast + rng.normal(0, 0.5, (*shape[:2], 1, 1))
+
+
+def _read(path: Path, shapes: Shapes) -> dict[str, NDArray[Any]]:
+    if not path.exists():
+        raise TdcError(f"no inputs at {path}", expected="an .npz file or a folder of .npy files")
+    try:
+        if path.is_dir():
+            return _read_folder(path, shapes)
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise TdcError(
+                f"{path} is a single .npy array", expected="an .npz file or a folder of .npy files"
+            )
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise TdcError(
+            f"{path} cannot be read: {error}",
+            expected="an .npz file or a folder of .npy files, saved by numpy without pickle",
+        ) from None
+
+
+def _read_folder(path: Path, shapes: Shapes) -> dict[str, NDArray[Any]]:
+    files = {file.stem: file for file in sorted(path.glob("*.npy"))}
+    if not files:
+        raise TdcError(f"{path} holds no .npy file", expected=f"{_names(shapes)} as .npy files")
+    if set(shapes) <= set(files):
+        return {name: np.load(file, allow_pickle=False) for name, file in files.items()}
+    labels = files.pop(LABELS, None)
+    if len(shapes) > 1:
+        raise TdcError(
+            f"{path} holds {_names(files)}", expected=f"files named as the inputs: {_names(shapes)}"
+        )
+    ((name, shape),) = shapes.items()
+    rows = [np.load(file, allow_pickle=False) for file in files.values()]
+    rows = [row[0] if row.shape == (1, *shape[1:]) else row for row in rows]
+    odd = [f.name for f, row in zip(files.values(), rows, strict=True) if row.shape != shape[1:]]
+    if odd:
+        raise TdcError(f"{path / odd[0]} has another shape", expected=f"{shape[1:]}, one sample")
+    arrays = {name: np.stack(rows)}
+    if labels is not None:
+        arrays[LABELS] = np.load(labels, allow_pickle=False)
+    return arrays
+
+
+def _labels(array: NDArray[Any] | None, path: Path) -> NDArray[np.int64] | None:
+    if array is None:
+        return None
+    if array.dtype.kind not in "iu" or array.ndim != 1:
+        raise TdcError(
+            f"the labels in {path} are {array.dtype.name} of shape {array.shape}",
+            expected="whole class numbers of shape [N]",
+        )
+    return array.astype(np.int64)
+
+
+def _check_array(
+    path: Path, name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> None:
+    if array.dtype != dtype:
+        raise TdcError(
+            f"{name!r} in {path} is {array.dtype.name}",
+            expected=f"{dtype.name}, as the model takes",
+            fix=f"save it with .astype(numpy.{dtype.name}) after the model's own preprocessing",
+        )
+    if array.shape[1:] != shape[1:]:
+        raise TdcError(
+            f"{name!r} in {path} has shape {array.shape}",
+            expected=f"[N, {', '.join(map(str, shape[1:]))}]",
+        )
+    if dtype.kind == "f" and not np.isfinite(array).all():
+        raise TdcError(f"{name!r} in {path} holds NaN or infinity", expected="finite numbers")
+
+
+def _at_least_eight(samples: Samples, path: Path) -> Samples:
+    if len(samples) < MIN_SAMPLES:
+        raise TdcError(
+            f"{path} holds {len(samples)} samples",
+            expected=f"at least {MIN_SAMPLES}: the error is measured against the variation between them",
+        )
+    return samples
+
+
+def _batch(shapes: Shapes) -> int:
+    sizes = {shape[0] for shape in shapes.values() if shape}
+    if len(sizes) != 1:
+        raise TdcError(
+            f"the inputs have different first dimensions: {shapes}",
+            expected="the batch size first in every input",
+        )
+    return sizes.pop()
+
+
+def _names(names: Any) -> str:
+    return ", ".join(sorted(names)) or "none"

@@ -1,0 +1,165 @@
+"""The closed loop: solve on layer times, measure the whole network, correct, solve again.
+
+Layer times measured alone do not add up to the network's, and layer errors do not add up to the error
+of its output. Both models have one factor, which each measurement of a whole network corrects:
+
+    time ratio = 1 − scale · (Σ dense latency − Σ chosen latency) / dense network's latency
+    output error² = gain · Σ layer errors
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tdc_deploy.evaluate import Trial
+from tdc_deploy.ranks.table import CostTable, Progress
+from tdc_deploy.types import Candidate
+
+Selected = dict[str, Candidate]
+
+BUDGET_ROUNDS = 5
+ERROR_ROUNDS = 8
+
+# A measured ratio this far under the budget leaves room to spend on a smaller error.
+BUDGET_SLACK = 0.04
+
+# The same for the error limit.
+ERROR_SLACK = 0.08
+
+# A prediction further off than this is corrected, and tried again, before it is reported.
+PREDICTION_TOLERANCE = 0.1
+
+
+class Solver(Protocol):
+    """Chooses one candidate per layer of a cost table."""
+
+    def within_latency(self, table: CostTable, max_latency_ms: float) -> Selected | None:
+        """The best selection that fits, or None if none does."""
+        ...
+
+    def within_error(self, table: CostTable, max_error: float) -> Selected:
+        """The fastest selection that fits; all dense always does."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A selection with the time ratio that was predicted for it, and what was measured."""
+
+    selection: Selected
+    predicted: float
+    trial: Trial
+
+
+@dataclass
+class Search:
+    """One search over a cost table; `tried` keeps every network that was measured, in order."""
+
+    table: CostTable
+    dense_ms: float
+    solver: Solver
+    evaluate: Callable[[Selected], Trial]
+    progress: Progress
+    tried: list[Tried] = field(default_factory=list)
+    scale: float = 1.0
+    gain: float = 1.0
+
+    def run(self, budget: float | None, max_error: float) -> Tried:
+        """The plan for a budget (a share of the dense time; None: as fast as can be) and error limit.
+
+        A plan that meets the error limit is always returned, all dense if nothing else does; one that
+        meets the budget too where there is one.
+        """
+        if budget is not None:
+            self._meet_budget(budget)
+            best = self._best_in_budget(budget)
+            if best.trial.error <= max_error:
+                return best
+        self._meet_error(max_error)
+        feasible = [t for t in self.tried if t.trial.error <= max_error]
+        return min(feasible, key=lambda t: t.trial.ratio, default=self._all_dense())
+
+    def try_selection(self, selection: Selected) -> Tried:
+        """Measure a selection, and correct the two factors by what came out."""
+        self.progress("measuring whole networks", len(self.tried), BUDGET_ROUNDS + ERROR_ROUNDS)
+        saved = self.table.saved_ms(selection)
+        predicted = 1 - self.scale * saved / self.dense_ms
+        done = Tried(selection, predicted, self.evaluate(selection))
+        self.tried.append(done)
+        if saved > 0 and done.trial.ratio < 1:
+            self.scale = (1 - done.trial.ratio) * self.dense_ms / saved
+        errors = _total_error(selection)
+        if errors > 0 and math.isfinite(done.trial.error):
+            self.gain = done.trial.error**2 / errors
+        return done
+
+    def _meet_budget(self, budget: float) -> None:
+        aim = budget
+        for _ in range(BUDGET_ROUNDS):
+            selection = self.solver.within_latency(self.table, self._layer_limit(aim))
+            if selection is None:
+                self._try_fastest()
+                return
+            again = bool(self.tried) and self.tried[-1].selection == selection
+            done = self.try_selection(selection)
+            ratio = done.trial.ratio
+            off = abs(done.predicted - ratio) > PREDICTION_TOLERANCE * ratio
+            if again or (budget * (1 - BUDGET_SLACK) <= ratio <= budget and not off):
+                return
+            # Aim at the middle of what is accepted, since the next measurement has its own noise.
+            aim = budget * (1 - BUDGET_SLACK / 2)
+
+    def _try_fastest(self) -> None:
+        fastest = self.solver.within_error(self.table, math.inf)
+        self.try_selection(fastest)
+        self.try_selection(fastest)  # known now: predicted with the corrected scale
+
+    def _best_in_budget(self, budget: float) -> Tried:
+        meeting = [t for t in self.tried if t.trial.ratio <= budget]
+        if meeting:
+            return min(meeting, key=lambda t: (t.trial.error, abs(t.predicted - t.trial.ratio)))
+        return min(self.tried, key=lambda t: t.trial.ratio)
+
+    def _meet_error(self, max_error: float) -> None:
+        """Find the largest sum of layer errors whose network keeps the limit."""
+        low, high = 0.0, math.inf
+        dense = self._all_dense().selection
+        seen = [t.selection for t in self.tried]
+        for _ in range(ERROR_ROUNDS):
+            limit = self._error_limit(low, high, max_error)
+            selection = self.solver.within_error(self.table, limit)
+            if selection == dense:
+                low = limit
+                continue
+            error = self.try_selection(selection).trial.error
+            total = _total_error(selection)
+            if error > max_error:
+                high = min(high, total)
+            else:
+                low = max(low, total)
+            if selection in seen or max_error * (1 - ERROR_SLACK) <= error <= max_error:
+                return
+            seen.append(selection)
+
+    def _error_limit(self, low: float, high: float, max_error: float) -> float:
+        """The sum of layer errors to try next, between one that was kept and one that was not."""
+        guess = (max_error * (1 - ERROR_SLACK / 2)) ** 2 / self.gain
+        if low < guess < high:
+            return guess
+        if math.isinf(high):
+            return 4 * low
+        return math.sqrt(low * high) if low else high / 4
+
+    def _layer_limit(self, ratio: float) -> float:
+        return self.table.dense_ms - (1 - ratio) * self.dense_ms / self.scale
+
+    def _all_dense(self) -> Tried:
+        dense = {name: row.candidates[0] for name, row in self.table.rows.items()}
+        return Tried(dense, 1.0, Trial(1.0, 0.0))
+
+
+def _total_error(selection: Selected) -> float:
+    return sum(candidate.error for candidate in selection.values())

@@ -1,0 +1,63 @@
+"""The model that came in, read once: its graph, its shapes, its convolutions and its chains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tdc_deploy.graph.chains import Chain, compressed_chains, find_chains
+from tdc_deploy.graph.convs import FoundConv, find_convs, kernel
+from tdc_deploy.graph.network import Network
+from tdc_deploy.graph.read import file_sha256, read_network
+from tdc_deploy.graph.shapes import Shape, Shapes, infer_shapes, input_shapes
+from tdc_deploy.tucker import Bases, mode_bases
+from tdc_deploy.types import ConvLayer
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A model file, un-fused and with BatchNorm folded.
+
+    `inputs` are the input shapes it is planned at, `shapes` those of every tensor. `compressed` are
+    the chains that came in as Tucker decompositions; their convolutions are not planned again.
+    """
+
+    path: Path
+    sha256: str
+    network: Network
+    inputs: Shapes
+    shapes: Shapes
+    convs: dict[str, FoundConv]
+    compressed: list[Chain]
+    _bases: dict[str, Bases] = field(default_factory=dict)
+
+    @property
+    def plannable(self) -> dict[str, ConvLayer]:
+        """The layers that may be decomposed, by name."""
+        taken = {node.name for chain in self.compressed for node in chain.nodes.values()}
+        return {
+            name: conv.layer
+            for name, conv in self.convs.items()
+            if conv.layer is not None and name not in taken
+        }
+
+    def bases(self, name: str) -> Bases:
+        """`mode_bases` of a layer's kernel, computed once."""
+        if name not in self._bases:
+            self._bases[name] = mode_bases(kernel(self.convs[name].node))
+        return self._bases[name]
+
+
+def read_source(path: Path, given_shapes: Mapping[str, Shape] | None = None) -> Source:
+    """Read a model for planning at its own input shapes, or the given ones.
+
+    Raises:
+        TdcError: the file is no valid ONNX model, or the shapes do not fit it.
+    """
+    network = read_network(path)
+    inputs = input_shapes(network.graph, given_shapes)
+    shapes = infer_shapes(network, inputs)
+    convs = {conv.name: conv for conv in find_convs(network.graph, shapes)}
+    compressed = compressed_chains(network, find_chains(network, shapes))
+    return Source(path, file_sha256(path), network, inputs, shapes, convs, compressed)
