@@ -107,7 +107,7 @@ def settle_batch_norm(model: nn.Module, images: NDArray[np.float32]) -> None:
     model.eval()
 
 
-def resnet18(size: int = 224, decay: float = 0.6, seed: int = 0) -> nn.Module:
+def resnet18(size: int = 224, decay: float = 1.0, seed: int = 0) -> nn.Module:
     """A ResNet-18 with decaying kernels, ready to export."""
     torch.manual_seed(seed)
     model = ResNet18()

@@ -16,7 +16,7 @@ from tdc_deploy.memory import return_large_blocks
 from tdc_deploy.plan import DEFAULT_MAX_ERROR, Goal, SolverName, make_plan
 from tdc_deploy.plan_file import Plan, read_plan
 from tdc_deploy.profiling.store import Store
-from tdc_deploy.ranks.table import Progress
+from tdc_deploy.progress import Progress, silent
 from tdc_deploy.ranks.tdc import THETA
 from tdc_deploy.samples import Samples, random_samples, read_samples
 from tdc_deploy.source import Source, read_source
@@ -60,7 +60,7 @@ def plan(
     wanted = inputs is not None
     goal = _goal(wanted, latency_budget, speedup, max_error, solver, flops_budget, theta)
     with _opened(model, inputs, shapes, threads, store) as (evaluator, measurements):
-        return make_plan(evaluator, measurements, goal, progress or _silent)
+        return make_plan(evaluator, measurements, goal, progress or silent)
 
 
 def build(
@@ -117,7 +117,7 @@ def build(
             goal,
             given,
             Terms(strict, fail_above),
-            progress or _silent,
+            progress or silent,
             fuse_only=fuse_only,
         )
 
@@ -178,7 +178,3 @@ def _goal(
 def _check_fail_above(value: float | None) -> None:
     if value is not None and not value >= 0:
         raise TdcError(f"fail_above is {value}", expected="a number of at least 0")
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    pass

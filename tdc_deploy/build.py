@@ -17,7 +17,7 @@ from tdc_deploy.plan import Goal, make_plan
 from tdc_deploy.plan_file import Plan, check_layers
 from tdc_deploy.profiling.measure import FINAL
 from tdc_deploy.profiling.store import Store
-from tdc_deploy.ranks.table import Progress
+from tdc_deploy.progress import Progress
 from tdc_deploy.types import Ratio
 from tdc_deploy.verify import Comparison
 
@@ -76,11 +76,11 @@ def make_artifact(
         plan = make_plan(evaluator, store, goal, progress)
     selection = {} if plan is None else plan.selection
     if plan is not None:
-        check_layers(plan, evaluator.source.plannable, "")
+        check_layers(plan, evaluator.source.plannable)
     progress("verifying", 0, 1)
     limit = goal.max_error if selection else max(goal.max_error, FUSING_ERROR)
     network, comparison, ratio = _best_network(evaluator, plan, limit)
-    decision, reason = _decide(evaluator, network, comparison, ratio, limit, bool(selection))
+    decision, reason = _decide(network, comparison, ratio, limit, bool(selection))
     warnings = _warnings(plan, goal, decision, ratio)
     _hold_to(terms, warnings, comparison, decision)
     artifact = Artifact(
@@ -109,14 +109,16 @@ def _best_network(
 
 
 def _decide(
-    evaluator: Evaluator,
     network: Network,
     comparison: Comparison,
     ratio: Ratio,
     limit: float,
     compressed: bool,
 ) -> tuple[Decision, str]:
-    interval = f"{ratio.value:.3f} of the source's time (95% interval {ratio.lower:.3f} to {ratio.upper:.3f})"
+    interval = (
+        f"{ratio.value:.3f} of the source's time "
+        f"(95% interval {ratio.lower:.3f} to {ratio.upper:.3f})"
+    )
     if not compressed and not any(node.domain == "tdc" for node in network.graph.nodes):
         return "source", "there was nothing to compress or fuse within the limits"
     if not comparison.error <= limit:

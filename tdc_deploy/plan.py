@@ -10,8 +10,9 @@ from tdc_deploy.evaluate import Evaluator
 from tdc_deploy.plan_file import LayerChoice, Plan, PlanFigures
 from tdc_deploy.profiling.layers import LayerProfiler
 from tdc_deploy.profiling.store import Store
+from tdc_deploy.progress import Progress
 from tdc_deploy.ranks import milp, tdc
-from tdc_deploy.ranks.table import CostTable, Progress, build_table
+from tdc_deploy.ranks.table import CostTable, build_table
 from tdc_deploy.search import Search, Selected, Tried
 
 SolverName = Literal["milp", "tdc"]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tdc_deploy.errors import TdcError
 from tdc_deploy.files import write_whole
-from tdc_deploy.types import Candidate, Ranks, from_mapping
+from tdc_deploy.types import Candidate, ConvLayer, Ranks, from_mapping
 
 FORMAT = "tdc-deploy plan"
 VERSION = 1
@@ -114,17 +114,32 @@ def plan_from_json(data: Any, where: str) -> Plan:
     return plan
 
 
-def check_layers(plan: Plan, known: Collection[str], where: str) -> None:
-    """Raise TdcError if the plan decomposes a layer that is not among `known`."""
-    for name in plan.selection:
+def check_layers(plan: Plan, known: Mapping[str, ConvLayer]) -> None:
+    """Raise TdcError if the plan does not fit a model whose decomposable layers are `known`."""
+    for name, candidate in plan.selection.items():
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
             raise TdcError(
-                f"the plan {where} names layer {name!r}, which the model does not have or which must "
-                "stay dense",
+                f"the plan names layer {name!r}, which the model does not have or which must stay dense",
                 expected=f"one of the {len(known)} layers that tdc-deploy inspect lists",
                 fix=f"did you mean {close[0]!r}?" if close else "",
             )
+        _check_fit(candidate, known[name])
+
+
+def _check_fit(candidate: Candidate, layer: ConvLayer) -> None:
+    ranks = candidate.ranks
+    if ranks is not None and (ranks.r_in > layer.c_in or ranks.r_out > layer.c_out):
+        raise TdcError(
+            f"layer {layer.name!r} with r_in {ranks.r_in} and r_out {ranks.r_out}",
+            expected=f"r_in up to its {layer.c_in} input channels, "
+            f"r_out up to its {layer.c_out} output channels",
+        )
+    if candidate.form == "svd" and not layer.is_pointwise:
+        raise TdcError(
+            f"layer {layer.name!r} as svd, with a {layer.kernel[0]}x{layer.kernel[1]} kernel",
+            expected="tucker2, tucker_in or tucker_out; svd is for 1x1 kernels",
+        )
 
 
 def _layer_to_json(choice: LayerChoice) -> dict[str, Any]:
@@ -141,19 +156,18 @@ def _layer_from_json(data: Any, where: str) -> LayerChoice:
     dense_ms = data.pop("dense_ms", None)
     ranks = {key: data.pop(key) for key in ("r_in", "r_out") if key in data}
     values = from_mapping(Candidate, data, where)
-    try:
-        if ranks:
-            values["ranks"] = _made(Ranks, ranks, where)
-        if values.get("form") == "tucker2":
-            values.setdefault("implementation", "fused")
-        return LayerChoice(_made(Candidate, values, where), dense_ms)
-    except TdcError as error:
-        raise TdcError(f"{where}: {error.received}", expected=error.expected) from None
+    if ranks:
+        values["ranks"] = _made(Ranks, ranks, where)
+    if values.get("form") == "tucker2":
+        values.setdefault("implementation", "fused")
+    return LayerChoice(_made(Candidate, values, where), dense_ms)
 
 
 def _made(cls: Any, values: dict[str, Any], where: str) -> Any:
     try:
         return cls(**values)
+    except TdcError as error:
+        raise TdcError(f"{where}: {error.received}", expected=error.expected) from None
     except TypeError as error:
         raise TdcError(
             f"{where} does not fit: {error}", expected="the fields that tdc-deploy plan writes"

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tdc_deploy.evaluate import Trial
-from tdc_deploy.ranks.table import CostTable, Progress
+from tdc_deploy.progress import Progress
+from tdc_deploy.ranks.table import CostTable
 from tdc_deploy.types import Candidate
 
 Selected = dict[str, Candidate]
@@ -80,7 +81,7 @@ class Search:
                 return best
         self._meet_error(max_error)
         feasible = [t for t in self.tried if t.trial.error <= max_error]
-        return min(feasible, key=lambda t: t.trial.ratio, default=self._all_dense())
+        return min(feasible, key=_fastest_then_best_predicted, default=self._all_dense())
 
     def try_selection(self, selection: Selected) -> Tried:
         """Measure a selection, and correct the two factors by what came out."""
@@ -121,7 +122,7 @@ class Search:
         meeting = [t for t in self.tried if t.trial.ratio <= budget]
         if meeting:
             return min(meeting, key=lambda t: (t.trial.error, abs(t.predicted - t.trial.ratio)))
-        return min(self.tried, key=lambda t: t.trial.ratio)
+        return min(self.tried, key=_fastest_then_best_predicted)
 
     def _meet_error(self, max_error: float) -> None:
         """Find the largest sum of layer errors whose network keeps the limit."""
@@ -159,6 +160,11 @@ class Search:
     def _all_dense(self) -> Tried:
         dense = {name: row.candidates[0] for name, row in self.table.rows.items()}
         return Tried(dense, 1.0, Trial(1.0, 0.0))
+
+
+def _fastest_then_best_predicted(tried: Tried) -> tuple[float, float]:
+    """The same network may have been tried before and after a correction of the prediction."""
+    return tried.trial.ratio, abs(tried.predicted - tried.trial.ratio)
 
 
 def _total_error(selection: Selected) -> float:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
+from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.chains import Chain, compressed_chains, find_chains
 from tdc_deploy.graph.convs import FoundConv, find_convs, kernel
 from tdc_deploy.graph.network import Network
@@ -59,5 +62,16 @@ def read_source(path: Path, given_shapes: Mapping[str, Shape] | None = None) -> 
     inputs = input_shapes(network.graph, given_shapes)
     shapes = infer_shapes(network, inputs)
     convs = {conv.name: conv for conv in find_convs(network.graph, shapes)}
+    _check_finite(path, convs)
     compressed = compressed_chains(network, find_chains(network, shapes))
     return Source(path, file_sha256(path), network, inputs, shapes, convs, compressed)
+
+
+def _check_finite(path: Path, convs: Mapping[str, FoundConv]) -> None:
+    for name, conv in convs.items():
+        if conv.layer is not None and not np.isfinite(kernel(conv.node)).all():
+            raise TdcError(
+                f"the weight of {name!r} in {path} holds NaN or infinity",
+                expected="finite weights",
+                fix="export the model from a checkpoint that trained without diverging",
+            )

@@ -113,8 +113,12 @@ class Candidate:
             raise TdcError(
                 f"form {self.form} marked fused", expected="fused only for tucker2, else native"
             )
-        if not (math.isfinite(self.error) and self.error >= 0):
-            raise TdcError(f"error is {self.error}", expected="a finite number of at least 0")
+        if not _is_finite(self.error) or self.error < 0:
+            raise TdcError(f"error is {self.error!r}", expected="a finite number of at least 0")
+        if self.latency_ms is not None and not (
+            _is_finite(self.latency_ms) and self.latency_ms > 0
+        ):
+            raise TdcError(f"latency_ms is {self.latency_ms!r}", expected="milliseconds above 0")
 
     def __str__(self) -> str:
         if self.ranks is None:
@@ -157,6 +161,10 @@ class Ratio:
     upper: float
     before: Timing
     after: Timing
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def from_mapping(cls: type[Any], data: Any, where: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,13 +9,11 @@ import numpy as np
 from tdc_deploy.graph.convs import kernel
 from tdc_deploy.profiling.bounds import Roofline
 from tdc_deploy.profiling.layers import LayerProfiler
+from tdc_deploy.progress import Progress
 from tdc_deploy.ranks.candidates import candidate_errors, enumerate_candidates, prune
 from tdc_deploy.source import Source
 from tdc_deploy.tucker import chain_cost
 from tdc_deploy.types import DENSE, Candidate, ConvLayer
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many are done and how many there are."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,124 @@
+"""`tdc-deploy build`: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from tdc_deploy.cli import options
+from tdc_deploy.cli.output import Output, ms, number, share
+from tdc_deploy.cli.plan import print_layers
+
+if TYPE_CHECKING:
+    from tdc_deploy.artifact import Artifact
+
+
+def build(
+    model: options.ModelArgument,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="File to write, ending in .onnx.", show_default=False),
+    ],
+    inputs: options.InputsOption = None,
+    latency_budget: options.BudgetOption = None,
+    speedup: options.SpeedupOption = None,
+    max_error: options.MaxErrorOption = None,
+    plan: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Apply this plan, made by tdc-deploy plan and perhaps edited."),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Fail if the budget cannot be met within the error limit."),
+    ] = False,
+    fail_above: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Fail if the measured error is above this."),
+    ] = None,
+    solver: options.SolverOption = "milp",
+    flops_budget: options.FlopsOption = None,
+    theta: options.ThetaOption = 0.15,
+    shapes: options.ShapesOption = None,
+    threads: options.ThreadsOption = 0,
+    store: options.StoreOption = None,
+    as_json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
+) -> None:
+    """Compress, fuse and verify a model, and write a faster one that any ONNX Runtime runs.
+
+    What is written keeps the error limit and is measurably faster than the model that came in; if
+    nothing is, that model itself is written, and the output says why.
+    """
+    from tdc_deploy import api
+    from tdc_deploy.artifact import read_sidecar
+
+    out = Output(as_json, quiet, verbose)
+    with out.progress() as progress:
+        artifact = api.build(
+            model,
+            output,
+            plan=plan,
+            inputs=inputs,
+            latency_budget=latency_budget,
+            speedup=speedup,
+            max_error=max_error,
+            solver=solver,  # type: ignore[arg-type]  # Goal checks it
+            flops_budget=flops_budget,
+            theta=theta,
+            strict=strict,
+            fail_above=fail_above,
+            shapes=options.parse_shapes(shapes),
+            threads=threads,
+            store=store,
+            progress=progress,
+        )
+    out.json(read_sidecar(artifact.path))
+    _print(out, artifact, model)
+
+
+def _print(out: Output, artifact: Artifact, model: Path) -> None:
+    if artifact.plan is not None and out.verbose:
+        print_layers(out, artifact.plan)
+    comparison, ratio = artifact.comparison, artifact.ratio
+    shipped = artifact.decision != "source"
+    label = "after" if shipped else "refused"
+    rows = [
+        ("time, median ms", ms(ratio.before.median), ms(ratio.after.median)),
+        ("time, p95 ms", ms(ratio.before.p95), ms(ratio.after.p95)),
+        (
+            "ratio (95% interval)",
+            "1",
+            f"{ratio.value:.3f} ({ratio.lower:.3f} to {ratio.upper:.3f})",
+        ),
+    ]
+    if artifact.plan is not None and artifact.plan.network is not None:
+        figures = artifact.plan.network
+        rows.append(("ratio as predicted", "1", f"{figures.predicted_ms / figures.dense_ms:.3f}"))
+    if comparison.accuracy_before is not None:
+        rows.append(
+            ("accuracy", share(comparison.accuracy_before), share(comparison.accuracy_after))
+        )
+    if comparison.top1_agreement is not None:
+        rows.append(("top-1 agreement", "100%", share(comparison.top1_agreement)))
+    rows += [
+        ("relative error", "0", number(comparison.error)),
+        ("cosine similarity", "1", f"{comparison.cosine:.5f}"),
+        ("file, kB", f"{_kilobytes(model)}", f"{_kilobytes(artifact.path)}" if shipped else "-"),
+    ]
+    out.table(("", "before", label), rows)
+    for warning in artifact.warnings:
+        out.warn(warning)
+    inputs = f"{comparison.samples} inputs"
+    status = f"verified on {inputs}" if artifact.verified else "UNVERIFIED: random inputs only"
+    if shipped:
+        out.text(f"{artifact.path}: {artifact.decision}, {status}")
+    else:
+        out.text(f"{artifact.path}: the source model, unchanged: {artifact.reason}")
+
+
+def _kilobytes(path: Path) -> int:
+    data = path.with_name(path.name + ".data")
+    return (path.stat().st_size + (data.stat().st_size if data.is_file() else 0)) // 1000

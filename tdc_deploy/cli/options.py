@@ -1,0 +1,81 @@
+"""Options that several commands share, and what they parse to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from tdc_deploy.errors import TdcError
+
+# Typer reads these annotations at run time, on Python 3.10 too.
+ModelArgument = Annotated[Path, typer.Argument(help="ONNX model.", show_default=False)]
+InputsOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        help="Samples to verify on: an .npz file or a folder of .npy files, named as the model's "
+        "inputs, one sample per row, at least 8; class numbers in `labels`."
+    ),
+]
+ShapesOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--shapes",
+        "--input-shapes",
+        help="Input shapes to plan at, as name:1x3x224x224[,name:...].",
+    ),
+]
+ThreadsOption = Annotated[
+    int, typer.Option(help="ONNX Runtime's threads within an operator; 0: its own choice.")
+]
+StoreOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="File of measurements; by default in the user's cache directory."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Print each step and every layer.")
+]
+BudgetOption = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(help="Share of the dense network's measured time to reach, above 0 and up to 1."),
+]
+SpeedupOption = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(help="The same as a factor of at least 1; not both."),
+]
+MaxErrorOption = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(
+        help="Limit of the output's relative error, which no budget overrides. 0.1 with --inputs; "
+        "must be given without."
+    ),
+]
+SolverOption = Annotated[
+    str, typer.Option(help="milp: least error in the budget. tdc: the paper's rule.")
+]
+FlopsOption = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(help="tdc only: share of each layer's arithmetic that may remain."),
+]
+ThetaOption = Annotated[
+    float, typer.Option(help="tdc only: a layer that gains less than this share stays dense.")
+]
+
+
+def parse_shapes(values: list[str] | None) -> dict[str, tuple[int, ...]]:
+    """`["a:1x3x32x32,b:1x10"]` as a dict; names may themselves hold colons."""
+    shapes = {}
+    for entry in ",".join(values or []).split(","):
+        if not entry:
+            continue
+        name, _, sizes = entry.rpartition(":")
+        parts = sizes.split("x")
+        if not name or not all(part.isdigit() and int(part) > 0 for part in parts):
+            raise TdcError(
+                f"shape {entry!r}", expected="name:1x3x224x224, several separated by commas"
+            )
+        shapes[name] = tuple(int(part) for part in parts)
+    return shapes

@@ -1,0 +1,94 @@
+"""`tdc-deploy plan`: choose ranks, and write them where a person can edit them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from tdc_deploy.cli import options
+from tdc_deploy.cli.output import Output, ms, number
+
+if TYPE_CHECKING:
+    from tdc_deploy.plan_file import Plan
+
+
+def plan(
+    model: options.ModelArgument,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--output", "-o", help="Plan file to write, JSON."),
+    ] = None,
+    inputs: options.InputsOption = None,
+    latency_budget: options.BudgetOption = None,
+    speedup: options.SpeedupOption = None,
+    max_error: options.MaxErrorOption = None,
+    solver: options.SolverOption = "milp",
+    flops_budget: options.FlopsOption = None,
+    theta: options.ThetaOption = 0.15,
+    shapes: options.ShapesOption = None,
+    threads: options.ThreadsOption = 0,
+    store: options.StoreOption = None,
+    as_json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
+) -> None:
+    """Choose a form and ranks for each layer by measured time; `build --plan` applies them."""
+    from tdc_deploy import api
+    from tdc_deploy.files import check_writable
+    from tdc_deploy.plan_file import plan_to_json, write_plan
+
+    out = Output(as_json, quiet, verbose)
+    if output is not None:
+        check_writable(output)
+    with out.progress() as progress:
+        made = api.plan(
+            model,
+            inputs=inputs,
+            latency_budget=latency_budget,
+            speedup=speedup,
+            max_error=max_error,
+            solver=solver,  # type: ignore[arg-type]  # Goal checks it
+            flops_budget=flops_budget,
+            theta=theta,
+            shapes=options.parse_shapes(shapes),
+            threads=threads,
+            store=store,
+            progress=progress,
+        )
+    if output is not None:
+        write_plan(made, output)
+    out.json(plan_to_json(made))
+    print_layers(out, made)
+    _print_network(out, made, output)
+
+
+def print_layers(out: Output, plan: Plan) -> None:
+    """The table of layers, each with its form, its times alone and its error."""
+    rows = [
+        (
+            name,
+            str(choice.candidate),
+            ms(choice.dense_ms),
+            ms(choice.candidate.latency_ms),
+            number(choice.candidate.error),
+        )
+        for name, choice in plan.layers.items()
+    ]
+    out.table(("layer", "form", "dense ms", "ms", "energy lost"), rows)
+
+
+def _print_network(out: Output, plan: Plan, output: Path | None) -> None:
+    figures = plan.network
+    if figures is not None:
+        out.text(
+            f"network: {figures.dense_ms:.3f} ms dense; {figures.predicted_ms:.3f} ms predicted, "
+            f"{figures.measured_ms:.3f} ms measured ({figures.ratio:.3f} of dense); "
+            f"error {figures.error:.3g}" + ("" if figures.verified else " on random inputs")
+        )
+    out.text(f"layer measurements taken: {plan.measurements}")
+    for warning in plan.warnings:
+        out.warn(warning)
+    if output is not None:
+        out.text(f"plan written to {output}")

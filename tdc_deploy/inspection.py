@@ -1,0 +1,178 @@
+"""List what a model is made of: convolutions and chains, with their costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tdc_deploy.artifact import read_sidecar
+from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
+from tdc_deploy.graph.chains import Chain, find_chains
+from tdc_deploy.graph.functions import OPERATORS
+from tdc_deploy.graph.network import network_of
+from tdc_deploy.graph.read import load_checked
+from tdc_deploy.graph.shapes import Shape
+from tdc_deploy.profiling.layers import LayerProfiler
+from tdc_deploy.profiling.store import Store
+from tdc_deploy.progress import Progress
+from tdc_deploy.source import Source, read_source
+from tdc_deploy.tucker import chain_cost
+from tdc_deploy.types import DENSE, Candidate, ConvLayer
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One convolution, or one chain that computes a convolution.
+
+    Shapes are [N, C, H, W]; error is the share of kernel energy lost; None where it is not known.
+    """
+
+    name: str
+    kind: str
+    form: str
+    in_shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
+    flops: int
+    params: int
+    latency_ms: float | None
+    error: float | None
+    note: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A model's layers in graph order and its totals over them."""
+
+    layers: tuple[LayerInfo, ...]
+    inputs: tuple[tuple[str, str, str], ...]
+    outputs: tuple[tuple[str, str, str], ...]
+    flops: int
+    params: int
+    opset: int
+    chains: int
+    fused: int
+    artifact: str
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A layer, the form that it is in, and where it was found."""
+
+    layer: ConvLayer
+    form: Candidate
+    kind: str
+
+
+def inspect_model(
+    path: Path,
+    *,
+    shapes: Mapping[str, Shape] | None = None,
+    threads: int = 0,
+    store: Path | None = None,
+    measure: bool = False,
+    progress: Progress,
+) -> Inspection:
+    """Inspect an ONNX file; with `measure`, time each of its layers alone.
+
+    Raises:
+        TdcError: the file is no valid ONNX model, or the shapes do not fit it.
+    """
+    fused = _fused_names(path)
+    source = read_source(path, shapes)
+    sidecar = read_sidecar(path)
+    entries = _entries(source, fused)
+    times = _times(entries, threads, store, progress) if measure else {}
+    layers = [_info(entry, times.get(entry.layer.name), sidecar) for entry in entries]
+    layers += [_left_dense(name, conv.reason) for name, conv in source.convs.items() if conv.reason]
+    graph = source.network.graph
+    return Inspection(
+        layers=tuple(layers),
+        inputs=tuple(_tensor(t) for t in graph.inputs),
+        outputs=tuple(_tensor(t) for t in graph.outputs),
+        flops=sum(layer.flops for layer in layers),
+        params=sum(layer.params for layer in layers),
+        opset=source.network.opset,
+        chains=sum(entry.kind != "conv" for entry in entries),
+        fused=len(fused),
+        artifact="" if sidecar is None else f"{sidecar['decision']}, {sidecar['accuracy']}",
+    )
+
+
+def _fused_names(path: Path) -> set[str]:
+    """Names of the fused operators, which reading for planning takes apart."""
+    graph = network_of(load_checked(path)).graph
+    return {node.name for node in graph.nodes if node.domain == "tdc" and node.op in OPERATORS}
+
+
+def _entries(source: Source, fused: set[str]) -> list[_Entry]:
+    chains = find_chains(source.network, source.shapes)
+    by_first = {chain.first.name: chain for chain in chains}
+    inside = {node.name for chain in chains for node in chain.nodes.values()}
+    entries = []
+    for name, conv in source.convs.items():
+        if name in by_first:
+            chain = by_first[name]
+            is_fused = chain.last.name in fused
+            entries.append(_chain_entry(source, chain, "fused chain" if is_fused else "chain"))
+        elif name not in inside and conv.layer is not None:
+            entries.append(_Entry(conv.layer, DENSE, "conv"))
+    return entries
+
+
+def _chain_entry(source: Source, chain: Chain, kind: str) -> _Entry:
+    core = source.convs[chain.core.name].layer
+    assert core is not None, "a chain's core is a stored convolution"
+    c, m = chain.channels
+    name = chain.core.name.removesuffix("/core")
+    form = Candidate("tucker2", chain.ranks, "fused" if kind == "fused chain" else "native")
+    return _Entry(replace(core, name=name, c_in=c, c_out=m), form, kind)
+
+
+def _times(
+    entries: list[_Entry], threads: int, store: Path | None, progress: Progress
+) -> dict[str, float]:
+    times = {}
+    with Store(store) as measurements:
+        profiler = LayerProfiler(OnnxRuntimeBackend(threads), measurements)
+        for done, entry in enumerate(entries):
+            progress("measuring layers", done, len(entries))
+            times[entry.layer.name] = profiler.latency(entry.layer, entry.form)
+    return times
+
+
+def _info(entry: _Entry, measured: float | None, sidecar: dict[str, Any] | None) -> LayerInfo:
+    layer, cost = entry.layer, chain_cost(entry.layer, entry.form)
+    planned = _planned(layer.name, sidecar)
+    kh, kw = layer.kernel
+    form = f"{kh}x{kw}" + ("" if entry.form == DENSE else f" {entry.form}")
+    return LayerInfo(
+        name=layer.name,
+        kind=entry.kind,
+        form=form,
+        in_shape=(layer.batch, layer.c_in, *layer.in_hw),
+        out_shape=(layer.batch, layer.c_out, *layer.out_hw),
+        flops=cost.flops,
+        params=cost.params,
+        latency_ms=planned.get("latency_ms") if measured is None else measured,
+        error=planned.get("error"),
+        note="",
+    )
+
+
+def _planned(name: str, sidecar: dict[str, Any] | None) -> dict[str, Any]:
+    plan = (sidecar or {}).get("plan") or {}
+    found: dict[str, Any] = plan.get("layers", {}).get(name, {})
+    return found
+
+
+def _left_dense(name: str, reason: str) -> LayerInfo:
+    return LayerInfo(name, "conv", "-", (), (), 0, 0, None, None, f"stays dense: {reason}")
+
+
+def _tensor(tensor: Any) -> tuple[str, str, str]:
+    shape = "x".join("?" if s is None else str(s) for s in tensor.shape or ())
+    return tensor.name, np.dtype(tensor.dtype).name, shape

@@ -1,0 +1,96 @@
+"""Time without a clock: what a test decides about speed must not depend on the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.inliner
+import pytest
+from numpy.typing import NDArray
+
+from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
+from tdc_deploy.profiling.measure import timing_of
+from tdc_deploy.types import Ratio, Timing
+
+Feeds = Mapping[str, NDArray[Any]]
+
+MACS_PER_MS = 1e6
+
+
+def constant_timing(milliseconds: float) -> Timing:
+    """A timing without any spread."""
+    return timing_of([milliseconds] * 3)
+
+
+def macs_of(model: onnx.ModelProto | Path, feeds: Feeds) -> int:
+    """Multiply-accumulates of all convolutions of a model, those in function bodies too."""
+    loaded = onnx.load(str(model)) if isinstance(model, Path) else model
+    inlined = onnx.inliner.inline_local_functions(loaded)
+    for value in inlined.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        del dims[:]
+        for size in feeds[value.name].shape:
+            dims.add().dim_value = size
+    inferred = onnx.shape_inference.infer_shapes(inlined, data_prop=True, strict_mode=True).graph
+    shapes = {tensor.name: list(tensor.dims) for tensor in inferred.initializer}
+    for value in [*inferred.value_info, *inferred.output]:
+        shapes[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    convs = [node for node in inferred.node if node.op_type == "Conv"]
+    total = 0
+    for node in convs:
+        batch, _, height, width = shapes[node.output[0]]
+        total += batch * height * width * int(np.prod(shapes[node.input[1]]))
+    assert total > 0 or not convs
+    return total
+
+
+class FakeTime:
+    """Latency by arithmetic alone: a network's time is that of its convolutions' arithmetic.
+
+    `ratio` replaces what two whole networks are found to take, as (value, lower, upper); else the
+    interval is `width` wide on each side. `measured` counts the models that were timed alone.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ratio: tuple[float, float, float] | None = None
+        self.width = 0.01
+        self.measured = 0
+        self.compared = 0
+        self._models: dict[int, onnx.ModelProto | Path] = {}
+        self._runners: list[Any] = []
+        monkeypatch.setattr(OnnxRuntimeBackend, "measure", self._measure_method())
+        monkeypatch.setattr(OnnxRuntimeBackend, "runner", self._runner_method())
+        monkeypatch.setattr("tdc_deploy.evaluate.compare", self._compare)
+
+    def _measure_method(self) -> Callable[..., Timing]:
+        def measure(
+            _: OnnxRuntimeBackend, model: onnx.ModelProto | Path, feeds: Feeds, _effort: object
+        ) -> Timing:
+            self.measured += 1
+            return constant_timing(macs_of(model, feeds) / MACS_PER_MS)
+
+        return measure
+
+    def _runner_method(self) -> Callable[..., Any]:
+        original = OnnxRuntimeBackend.runner
+
+        def runner(backend: OnnxRuntimeBackend, model: onnx.ModelProto | Path) -> Any:
+            made = original(backend, model)
+            self._runners.append(made)  # keeps its id its own
+            self._models[id(made)] = model
+            return made
+
+        return runner
+
+    def _compare(self, before: Any, after: Any, feeds: Feeds, _effort: object = None) -> Ratio:
+        self.compared += 1
+        before_ms, after_ms = (
+            macs_of(self._models[id(runner)], feeds) / MACS_PER_MS for runner in (before, after)
+        )
+        value = after_ms / before_ms
+        bounds = self.ratio or (value, value - self.width, value + self.width)
+        return Ratio(*bounds, constant_timing(before_ms), constant_timing(before_ms * bounds[0]))

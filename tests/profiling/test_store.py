@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tdc_deploy.errors import TdcError
+from tdc_deploy.profiling.store import SCHEMA_VERSION, Store, default_store_path
+
+WRITES = 150
+
+# Writes numbers of its own and one that both write.
+WRITER = """
+import sys
+from pathlib import Path
+from tdc_deploy.profiling.store import Store
+
+path, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+with Store(path) as store:
+    for i in range(count):
+        store.put("layer", {"writer": name, "i": i}, i)
+        store.put("layer", {"shared": i}, i)
+"""
+
+
+def backups(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{path.name}.*.bak"))
+
+
+def test_what_was_put_is_there_again(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folders" / "store.sqlite3"
+    with Store(path) as store:
+        assert store.get("layer", {"a": 1}) is None
+        store.put("layer", {"a": 1}, {"median": 0.1, "runs": 15})
+        assert len(store) == 1
+    with Store(path) as store:
+        assert store.get("layer", {"a": 1}) == {"median": 0.1, "runs": 15}
+
+
+def test_it_is_on_disk_before_the_store_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite3"
+    with Store(path) as writing, Store(path) as reading:
+        writing.put("layer", {"a": 1}, 0.1)
+        assert reading.get("layer", {"a": 1}) == 0.1
+
+
+def test_floats_come_back_exactly(tmp_path: Path) -> None:
+    with Store(tmp_path / "store.sqlite3") as store:
+        store.put("layer", {}, [0.1, 1e-300, 2 / 3])
+        assert store.get("layer", {}) == [0.1, 1e-300, 2 / 3]
+
+
+def test_every_part_of_the_description_and_the_kind_count(tmp_path: Path) -> None:
+    with Store(tmp_path / "store.sqlite3") as store:
+        store.put("layer", {"a": 1, "b": {"c": [1, 2]}}, "first")
+        assert store.get("layer", {"b": {"c": [1, 2]}, "a": 1}) == "first"
+        assert store.get("layer", {"a": 1, "b": {"c": [2, 1]}}) is None
+        assert store.get("layer", {"a": 1}) is None
+        assert store.get("trial", {"a": 1, "b": {"c": [1, 2]}}) is None
+
+
+def test_a_newer_value_replaces_the_older(tmp_path: Path) -> None:
+    with Store(tmp_path / "store.sqlite3") as store:
+        store.put("layer", {"a": 1}, 1)
+        store.put("layer", {"a": 1}, 2)
+        assert store.get("layer", {"a": 1}) == 2
+        assert len(store) == 1
+
+
+def test_two_processes_write_to_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite3"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(path), name, str(WRITES)])
+        for name in ("one", "two")
+    ]
+    assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
+    with Store(path) as store:
+        assert len(store) == 3 * WRITES
+        for i in range(WRITES):
+            assert store.get("layer", {"writer": "one", "i": i}) == i
+            assert store.get("layer", {"writer": "two", "i": i}) == i
+            assert store.get("layer", {"shared": i}) == i
+    assert backups(path) == []
+
+
+def test_garbage_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite3"
+    garbage = b"this is no database " * 500
+    path.write_bytes(garbage)
+    with Store(path) as store:
+        store.put("layer", {"a": 1}, 1)
+        assert len(store) == 1
+    (aside,) = backups(path)
+    assert aside.read_bytes() == garbage
+    with Store(path) as store:  # the fresh one is kept
+        assert len(store) == 1
+    assert backups(path) == [aside]
+
+
+def test_an_empty_file_is_a_fresh_store(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite3"
+    path.touch()
+    with Store(path) as store:
+        assert len(store) == 0
+    assert backups(path) == []
+
+
+def test_a_file_cut_short_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite3"
+    with Store(path) as store:
+        for i in range(300):
+            store.put("layer", {"i": i}, "x" * 100)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with Store(path) as store:
+        assert store.get("layer", {"i": 299}) is None
+        store.put("layer", {"i": 299}, "again")
+        assert store.get("layer", {"i": 299}) == "again"
+    assert len(backups(path)) == 1
+
+
+def test_another_versions_file_is_set_aside_whole(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite3"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE measurements (key TEXT)")
+    connection.execute("INSERT INTO measurements VALUES ('kept')")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    connection.commit()
+    connection.close()
+    with Store(path) as store:
+        store.put("layer", {"a": 1}, 1)
+        assert store.get("layer", {"a": 1}) == 1
+    (aside,) = backups(path)
+    connection = sqlite3.connect(aside)
+    assert connection.execute("SELECT key FROM measurements").fetchall() == [("kept",)]
+    connection.close()
+
+
+def test_a_second_file_is_set_aside_beside_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.strftime", lambda *_: "20260101-000000")  # in the same second
+    path = tmp_path / "store.sqlite3"
+    for garbage in (b"first garbage " * 100, b"second garbage " * 100):
+        path.write_bytes(garbage)
+        Store(path).close()
+    contents = {aside.read_bytes()[:6] for aside in backups(path)}
+    assert contents == {b"first ", b"second"}
+
+
+def test_a_folder_that_cannot_be_made_is_the_users_to_mend(tmp_path: Path) -> None:
+    # The superuser may write anywhere but below a file.
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(TdcError, match="cannot be opened") as caught:
+        Store(tmp_path / "file" / "store.sqlite3")
+    assert "TDC_DEPLOY_CACHE" in caught.value.fix
+
+
+def test_a_folder_in_its_place_is_the_users_to_mend(tmp_path: Path) -> None:
+    with pytest.raises(TdcError, match="cannot be opened"):
+        Store(tmp_path)
+
+
+def test_the_cache_variable_decides_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TDC_DEPLOY_CACHE", str(tmp_path / "mine"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert default_store_path().parent == tmp_path / "mine"
+    with Store() as store:
+        assert store.path == default_store_path()
+        assert store.path.is_file()
+    monkeypatch.delenv("TDC_DEPLOY_CACHE")
+    assert default_store_path().parent == tmp_path / "xdg" / "tdc-deploy"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert default_store_path().parent == tmp_path / "home" / ".cache" / "tdc-deploy"
