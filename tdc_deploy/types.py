@@ -20,6 +20,10 @@ Precision = Literal["fp32"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
 
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
 @dataclass(frozen=True)
 class Ranks:
     """Tucker-2 ranks: r_in of the input-channel mode, r_out of the output-channel mode."""
@@ -161,10 +165,6 @@ class Ratio:
     upper: float
     before: Timing
     after: Timing
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def from_mapping(cls: type[Any], data: Any, where: str) -> dict[str, Any]:

@@ -122,6 +122,23 @@ def test_a_file_cut_short_is_set_aside(tmp_path: Path) -> None:
     assert len(backups(path)) == 1
 
 
+def test_a_file_damaged_within_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite3"
+    with Store(path) as store:
+        for i in range(300):
+            store.put("layer", {"i": i}, "x" * 100)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 8192] = b"\xff" * 8192
+    path.write_bytes(content)
+    with Store(path) as store:
+        for i in range(300):
+            assert store.get("layer", {"i": i}) in (None, "x" * 100)
+        store.put("layer", {"i": 299}, "again")
+        assert store.get("layer", {"i": 299}) == "again"
+    assert len(backups(path)) == 1
+
+
 def test_another_versions_file_is_set_aside_whole(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     connection = sqlite3.connect(path)
