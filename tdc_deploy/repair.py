@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tdc_deploy.backends.base import Backend
 from tdc_deploy.graph.convs import bias, has_bias, kernel
+from tdc_deploy.graph.names import Names
 from tdc_deploy.graph.network import Network, model_of
 from tdc_deploy.samples import Samples
 
@@ -58,7 +59,7 @@ class Repair:
         for node in [node for node in network.graph.nodes if id(node) in wanted]:
             tensor = node.outputs[0].name
             now = self._statistics(network, [tensor])[tensor]
-            _apply(node, self._dense[tensor], now)
+            _apply(network, node, self._dense[tensor], now)
 
     def _statistics(self, network: Network, tensors: Sequence[str]) -> dict[str, ChannelStatistics]:
         if not tensors:
@@ -103,7 +104,9 @@ def _prefix(network: Network, tensors: Sequence[str]) -> Network:
     return prefix
 
 
-def _apply(node: gs.Node, dense: ChannelStatistics, now: ChannelStatistics) -> None:
+def _apply(
+    network: Network, node: gs.Node, dense: ChannelStatistics, now: ChannelStatistics
+) -> None:
     ratio = np.divide(dense.std, now.std, out=np.ones_like(now.std), where=now.std > 0)
     scale = np.clip(ratio, 1 / MAX_SCALE, MAX_SCALE)
     old_bias = bias(node)
@@ -111,7 +114,9 @@ def _apply(node: gs.Node, dense: ChannelStatistics, now: ChannelStatistics) -> N
     weight = kernel(node) * scale[:, None, None, None]
     shifted = (before - now.mean) * scale + dense.mean
     node.inputs[1] = gs.Constant(node.inputs[1].name, weight.astype(np.float32))
-    new_bias = gs.Constant(f"{node.name}.bias", shifted.astype(np.float32))
+    new_bias = gs.Constant(
+        Names(network.graph).fresh(f"{node.name}.bias"), shifted.astype(np.float32)
+    )
     if has_bias(node):
         node.inputs[2] = new_bias
     else:

@@ -127,9 +127,7 @@ def small_cnn(
     """
     c_in, channels = CHANNELS
     g = _Graph(seed, bias)
-    kernels = [
-        decaying_kernel(g.rng, channels, c, 3, decay) for c in (c_in, channels, channels)
-    ]
+    kernels = [decaying_kernel(g.rng, channels, c, 3, decay) for c in (c_in, channels, channels)]
     skip = g.node("Relu", [g.conv("conv1", "image", kernels[0])], "relu1")
     x = g.conv("conv2", skip, kernels[1])
     if two_inputs:
@@ -169,9 +167,7 @@ def linear_model() -> onnx.ModelProto:
     return g.model({"image": [1, CHANNELS[0]]}, {"logits": [1, CLASSES]})
 
 
-def images(
-    count: int, channels: int = CHANNELS[0], size: int = SIZE, seed: int = 1
-) -> Array:
+def images(count: int, channels: int = CHANNELS[0], size: int = SIZE, seed: int = 1) -> Array:
     """[count, channels, size, size] with structure at several scales and a contrast of their own.
 
     White noise averages out in a CNN: every such input would give the same output.
@@ -200,5 +196,6 @@ def save_model(model: onnx.ModelProto, path: Path) -> Path:
 
 def save_npz(path: Path, **arrays: NDArray[Any]) -> Path:
     """Write an .npz file; return its path."""
-    np.savez(path, **arrays)
+    named: dict[str, Any] = dict(arrays)
+    np.savez(path, **named)
     return path

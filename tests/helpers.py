@@ -39,7 +39,7 @@ def decaying(rng: np.random.Generator, *shape: int, decay: float = 1.0) -> NDArr
     left = np.linalg.qr(rng.standard_normal((m, m)))[0] * np.arange(1, m + 1) ** -decay
     right = np.linalg.qr(rng.standard_normal((c, c)))[0] * np.arange(1, c + 1) ** -decay
     core = rng.standard_normal((m, c, *shape[2:]))
-    weight = np.einsum("ma,cb,abyx->mcyx", left, right, core)
+    weight = np.einsum("ma,cb,abyx->mcyx", left, right, core, optimize=True)
     return (weight * np.sqrt(m) / np.linalg.norm(weight)).astype(np.float32)
 
 

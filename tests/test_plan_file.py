@@ -17,7 +17,7 @@ from tdc_deploy.plan_file import (
     read_plan,
     write_plan,
 )
-from tdc_deploy.types import DENSE, Candidate, Ranks
+from tdc_deploy.types import DENSE, Candidate, ConvLayer, Ranks
 
 PLAN = Plan(
     layers={
@@ -172,21 +172,72 @@ def test_values_of_another_type_are_refused(data: Any) -> None:
         plan_from_json(data, "here")
 
 
+def one_layer(**layer: Any) -> Plan:
+    return plan_from_json(plan_of(**layer), "here")
+
+
+def known(*names: str, kernel: int = 3) -> dict[str, ConvLayer]:
+    """Layers of 32 to 48 channels."""
+    return {
+        name: ConvLayer(
+            name, 32, 48, (kernel, kernel), (1, 1), (1, 1, 1, 1), (1, 1), 1, "float32", 1, (8, 8)
+        )
+        for name in names
+    }
+
+
 def test_an_unknown_layer_gets_a_suggestion() -> None:
-    plan = plan_from_json(plan_of(form="tucker2", r_in=8, r_out=8), "here")
-    check_layers(plan, ["conv1", "conv2"], "here")
+    plan = one_layer(form="tucker2", r_in=8, r_out=8)
+    check_layers(plan, known("conv1", "conv2"))
     with pytest.raises(TdcError, match="'conv1'") as caught:
-        check_layers(plan, ["/layer/Conv_1", "conv_1"], "here")
+        check_layers(plan, known("/layer/Conv_1", "conv_1"))
     assert caught.value.fix == "did you mean 'conv_1'?"
-    assert "here" in str(caught.value)
 
 
 def test_an_unknown_layer_unlike_any_other_gets_none() -> None:
-    plan = plan_from_json(plan_of(form="tucker2", r_in=8, r_out=8), "here")
     with pytest.raises(TdcError, match="'conv1'") as caught:
-        check_layers(plan, ["x", "y"], "here")
+        check_layers(one_layer(form="tucker2", r_in=8, r_out=8), known("x", "y"))
     assert caught.value.fix == ""
 
 
 def test_a_dense_layer_may_be_one_that_must_stay_dense() -> None:
-    check_layers(plan_from_json(plan_of(form="dense"), "here"), [], "here")
+    check_layers(one_layer(form="dense"), {})
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"form": "tucker2", "r_in": 32, "r_out": 48},
+        {"form": "tucker2", "r_in": 1, "r_out": 1},
+        {"form": "tucker_in", "r_in": 8, "r_out": 48},
+        {"form": "tucker_out", "r_in": 32, "r_out": 8},
+    ],
+    ids=str,
+)
+def test_ranks_that_fit_the_layer(layer: dict[str, Any]) -> None:
+    check_layers(one_layer(**layer), known("conv1"))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"form": "tucker2", "r_in": 33, "r_out": 8},
+        {"form": "tucker2", "r_in": 8, "r_out": 49},
+        {"form": "tucker_in", "r_in": 33, "r_out": 48},
+        {"form": "svd", "r_in": 8, "r_out": 8},
+        # The output has no rank in the one form, the input none in the other: neither is ignored.
+        {"form": "tucker_in", "r_in": 8, "r_out": 8},
+        {"form": "tucker_out", "r_in": 8, "r_out": 8},
+    ],
+    ids=str,
+)
+def test_ranks_and_forms_that_do_not_fit_the_layer(layer: dict[str, Any]) -> None:
+    with pytest.raises(TdcError, match="'conv1'") as caught:
+        check_layers(one_layer(**layer), known("conv1"))
+    assert caught.value.expected
+
+
+def test_svd_is_for_pointwise_layers() -> None:
+    check_layers(one_layer(form="svd", r_in=8, r_out=8), known("conv1", kernel=1))
+    with pytest.raises(TdcError, match="'conv1'"):
+        check_layers(one_layer(form="svd", r_in=33, r_out=33), known("conv1", kernel=1))

@@ -42,9 +42,7 @@ def samples_of(count: int, batch: int = 1, seed: int = 1) -> Samples:
     return Samples({"image": images(count, seed=seed)}, batch)
 
 
-def decomposed(
-    source: Source, selection: Mapping[str, Candidate]
-) -> tuple[Network, list[gs.Node]]:
+def decomposed(source: Source, selection: Mapping[str, Candidate]) -> tuple[Network, list[gs.Node]]:
     """The source with chains in the place of these layers, and the last node of each."""
     network = source.network.copy()
     nodes = {node.name: node for node in network.graph.nodes}
@@ -113,7 +111,7 @@ def test_of_two_chains_the_second_is_measured_after_the_first_was_corrected(
     tmp_path: Path, order: tuple[str, str]
 ) -> None:
     source, samples = source_of(tmp_path), samples_of(12)
-    network, ends = decomposed(source, {name: LOW for name in order})
+    network, ends = decomposed(source, dict.fromkeys(order, LOW))
     repair_of(source, samples).correct(network, ends)
     for name in order:
         dense = channel_stats(source.network, name, samples)

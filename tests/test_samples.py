@@ -106,9 +106,7 @@ def test_a_folder_with_a_file_per_sample_in_the_order_of_their_names(tmp_path: P
 def test_whole_numbers_where_the_model_takes_them(tmp_path: Path) -> None:
     tokens = np.arange(18, dtype=np.int64).reshape(9, 2)
     path = save_npz(tmp_path / "in.npz", tokens=tokens)
-    assert np.array_equal(
-        read(path, {"tokens": (1, 2)}, tokens=np.int64).arrays["tokens"], tokens
-    )
+    assert np.array_equal(read(path, {"tokens": (1, 2)}, tokens=np.int64).arrays["tokens"], tokens)
 
 
 def refused(path: Path, message: str, shapes: Shapes = ONE, **dtypes: Any) -> TdcError:

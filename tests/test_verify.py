@@ -186,7 +186,7 @@ def test_only_real_inputs_verify(real: bool) -> None:
 
 def test_all_samples_are_run_once_in_batches() -> None:
     runner = PythonRunner(lambda x: {"y": 2 * x, "z": x[:, 0]})
-    outputs = run_all(runner, samples_of(10, batch=4))  # type: ignore[arg-type]
+    outputs = run_all(runner, samples_of(10, batch=4))
     assert [len(fed) for fed in runner.fed] == [4, 4, 4]
     assert np.array_equal(outputs["y"], 2 * np.arange(10)[:, None])
     assert np.array_equal(outputs["z"], np.arange(10))
@@ -194,7 +194,7 @@ def test_all_samples_are_run_once_in_batches() -> None:
 
 def test_an_output_without_a_batch_is_one_row_per_batch() -> None:
     runner = PythonRunner(lambda x: {"y": np.array([x.sum(), 1, 2]), "z": np.float32(x.sum())})
-    outputs = run_all(runner, samples_of(8, batch=4))  # type: ignore[arg-type]
+    outputs = run_all(runner, samples_of(8, batch=4))
     assert np.array_equal(outputs["y"], [[6, 1, 2], [22, 1, 2]])
     assert np.array_equal(outputs["z"], [6, 22])
 
@@ -206,5 +206,5 @@ def test_outputs_are_kept_even_if_the_runner_reuses_its_memory() -> None:
         buffer[:] = x
         return {"y": buffer}
 
-    outputs = run_all(PythonRunner(reuse), samples_of(4, batch=2))  # type: ignore[arg-type]
+    outputs = run_all(PythonRunner(reuse), samples_of(4, batch=2))
     assert np.array_equal(outputs["y"], np.arange(4)[:, None])

@@ -96,78 +96,82 @@ def find_chains(network: Network, shapes: Shapes) -> list[Chain]:
     Intermediates must have one reader and be no graph output. The core is larger than 1x1: three 1x1
     convolutions in a row are better merged.
     """
-    outputs = {id(tensor) for tensor in network.graph.outputs}
-    used: set[int] = set()
-    chains = []
+    finder = _Finder(network.graph, shapes)
     for node in network.graph.nodes:
-        chain = _chain_from(node, outputs, shapes)
-        if chain is None or used & {id(n) for n in chain.nodes.values()}:
-            continue
-        used |= {id(n) for n in chain.nodes.values()}
-        chains.append(chain)
-    return chains
+        finder.start_at(node)
+    return finder.chains
 
 
 def compressed_chains(network: Network, chains: Iterable[Chain]) -> list[Chain]:
     """Those chains that are Tucker decompositions: recorded as such, or of that form."""
     recorded = {
-        record.get("nodes", {}).get("core")
-        for record in network.chain_records
-        if record.get("compressed")
+        record["nodes"].get("core") for record in network.chain_records if record.get("compressed")
     }
     return [chain for chain in chains if chain.core.name in recorded or chain.looks_compressed]
 
 
-def _chain_from(first: gs.Node, outputs: set[int], shapes: Shapes) -> Chain | None:
-    if not _is_plain_pointwise(first):
-        return None
-    first_activation, core = _activation_then(first, outputs)
-    if core is None or not _is_core(core):
-        return None
-    core_activation, last = _activation_then(core, outputs)
-    if last is None or not _is_plain_pointwise(last):
-        return None
-    add, residual = _residual_after(last, outputs, shapes)
-    activation = _activation_after(add or last, outputs)
-    return Chain(first, first_activation, core, core_activation, last, add, residual, activation)
+class _Finder:
+    """Finds the chains of one graph, each of whose nodes belongs to at most one."""
 
+    def __init__(self, graph: gs.Graph, shapes: Shapes) -> None:
+        self.chains: list[Chain] = []
+        self._shapes = shapes
+        self._outputs = {id(tensor) for tensor in graph.outputs}
+        # A reader inside an If or a Loop is not one of these.
+        self._free = {id(node) for node in graph.nodes}
 
-def _activation_then(node: gs.Node, outputs: set[int]) -> tuple[gs.Node | None, gs.Node | None]:
-    activation = _activation_after(node, outputs)
-    return activation, _only_reader(activation or node, outputs)
+    def start_at(self, first: gs.Node) -> None:
+        """Add the chain that begins at this node, if one does and its nodes are free."""
+        if id(first) not in self._free or not _is_plain_pointwise(first):
+            return
+        first_activation, core = self._activation_then(first)
+        if core is None or not _is_core(core):
+            return
+        core_activation, last = self._activation_then(core)
+        if last is None or not _is_plain_pointwise(last):
+            return
+        add, residual = self._residual_after(last)
+        activation = self._activation_after(add or last)
+        chain = Chain(
+            first, first_activation, core, core_activation, last, add, residual, activation
+        )
+        self._free -= {id(node) for node in chain.nodes.values()}
+        self.chains.append(chain)
 
+    def _activation_then(self, node: gs.Node) -> tuple[gs.Node | None, gs.Node | None]:
+        activation = self._activation_after(node)
+        return activation, self._only_reader(activation or node)
 
-def _activation_after(node: gs.Node, outputs: set[int]) -> gs.Node | None:
-    reader = _only_reader(node, outputs)
-    if reader is None or reader.op not in ("Relu", "LeakyRelu") or reader.domain:
-        return None
-    # A LeakyRelu of slope 0 or 1 would come back from un-fusing as another node.
-    return reader if reader.op == "Relu" or slope_of(reader) not in (0.0, 1.0) else None
+    def _activation_after(self, node: gs.Node) -> gs.Node | None:
+        reader = self._only_reader(node)
+        if reader is None or reader.op not in ("Relu", "LeakyRelu") or reader.domain:
+            return None
+        # A LeakyRelu of slope 0 or 1 would come back from un-fusing as another node.
+        return reader if reader.op == "Relu" or slope_of(reader) not in (0.0, 1.0) else None
 
+    def _residual_after(self, last: gs.Node) -> tuple[gs.Node | None, gs.Variable | None]:
+        add = self._only_reader(last)
+        if add is None or add.op != "Add" or add.inputs[0] is add.inputs[1]:
+            return None, None
+        y = last.outputs[0]
+        residual = add.inputs[1] if add.inputs[0] is y else add.inputs[0]
+        same_shape = (
+            y.name in self._shapes and self._shapes.get(residual.name) == self._shapes[y.name]
+        )
+        if not isinstance(residual, gs.Variable) or not same_shape:
+            return None, None
+        return add, residual
 
-def _residual_after(
-    last: gs.Node, outputs: set[int], shapes: Shapes
-) -> tuple[gs.Node | None, gs.Variable | None]:
-    add = _only_reader(last, outputs)
-    if add is None or add.op != "Add" or add.inputs[0] is add.inputs[1]:
-        return None, None
-    y = last.outputs[0]
-    residual = add.inputs[1] if add.inputs[0] is y else add.inputs[0]
-    same_shape = y.name in shapes and shapes.get(residual.name) == shapes[y.name]
-    if not isinstance(residual, gs.Variable) or not same_shape:
-        return None, None
-    return add, residual
-
-
-def _only_reader(node: gs.Node, outputs: set[int]) -> gs.Node | None:
-    tensor = node.outputs[0]
-    if id(tensor) in outputs or len(tensor.outputs) != 1:
-        return None
-    reader: gs.Node = tensor.outputs[0]
-    # A convolution whose weight is computed from this tensor does not read it as its input.
-    if reader.op == "Conv" and (reader.inputs[0] is not tensor or tensor in reader.inputs[1:]):
-        return None
-    return reader
+    def _only_reader(self, node: gs.Node) -> gs.Node | None:
+        """The one node that reads this one's output, if it is free."""
+        tensor = node.outputs[0]
+        if id(tensor) in self._outputs or len(tensor.outputs) != 1:
+            return None
+        reader: gs.Node = tensor.outputs[0]
+        # A convolution whose weight is computed from this tensor does not read it as its input.
+        if reader.op == "Conv" and (reader.inputs[0] is not tensor or tensor in reader.inputs[1:]):
+            return None
+        return reader if id(reader) in self._free else None
 
 
 def _is_plain_pointwise(node: gs.Node) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from tdc_deploy.graph.convs import bias
+from tdc_deploy.graph.names import Names
 from tdc_deploy.tucker import Factors
 
 _POINTWISE = {
@@ -36,14 +37,18 @@ def decompose_conv(graph: gs.Graph, node: gs.Node, factors: Factors) -> list[gs.
     value = node.inputs[0]
     node.inputs.clear()
     node.outputs.clear()
+    names = Names(graph)
     made = []
     for role, values in parts:
         name = f"{node.name}/{role}"
-        inputs = [value, gs.Constant(f"{name}.weight", np.ascontiguousarray(values, np.float32))]
+        inputs = [
+            value,
+            gs.Constant(names.fresh(f"{name}.weight"), np.ascontiguousarray(values, np.float32)),
+        ]
         is_last = role == parts[-1][0]
         if is_last and original_bias is not None:
-            inputs.append(gs.Constant(f"{name}.bias", original_bias))
-        value = output if is_last else gs.Variable(f"{name}.output", output.dtype)
+            inputs.append(gs.Constant(names.fresh(f"{name}.bias"), original_bias))
+        value = output if is_last else gs.Variable(names.fresh(f"{name}.output"), output.dtype)
         attrs = geometry if role == strided else _POINTWISE
         made.append(gs.Node("Conv", name, dict(attrs), inputs, [value]))
     graph.nodes[position : position + 1] = made

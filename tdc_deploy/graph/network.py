@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
 from tdc_deploy.graph.functions import DOMAIN, OPERATORS, SLOPES, VERSION, function_body
+from tdc_deploy.graph.records import Record, valid_records
 
 CHAINS_KEY = "tdc.chains"
 """Model metadata that names the chains that are Tucker decompositions; a JSON list of records."""
 
-# Model-local functions came with IR version 8.
-MIN_IR_VERSION = 8
+# Initializers that are no inputs came with IR version 4, model-local functions with 8.
+MIN_IR_VERSION = 4
+FUNCTIONS_IR_VERSION = 8
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Network:
     graph: gs.Graph
     ir_version: int
     metadata: dict[str, str] = field(default_factory=dict)
-    chain_records: list[dict[str, Any]] = field(default_factory=list)
+    chain_records: list[Record] = field(default_factory=list)
 
     @property
     def opset(self) -> int:
@@ -51,15 +52,17 @@ def network_of(model: onnx.ModelProto) -> Network:
     """The graph of `model` for surgery; TuckerConv's function bodies are left to `model_of`."""
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     try:
-        records = json.loads(metadata.pop(CHAINS_KEY, "[]"))
+        records = valid_records(json.loads(metadata.pop(CHAINS_KEY, "[]")))
     except json.JSONDecodeError:
         records = []
-    kept = [f for f in model.functions if not (f.domain == DOMAIN and f.name in OPERATORS)]
-    del model.functions[:]
-    model.functions.extend(kept)
     graph = gs.import_onnx(model)
+    graph.functions = [
+        function
+        for function in graph.functions
+        if not (function.domain == DOMAIN and function.name in OPERATORS)
+    ]
     _detach(graph)
-    return Network(graph, model.ir_version, metadata, records)
+    return Network(graph, max(model.ir_version, MIN_IR_VERSION), metadata, records)
 
 
 def model_of(network: Network) -> onnx.ModelProto:
@@ -70,7 +73,7 @@ def model_of(network: Network) -> onnx.ModelProto:
     graph.import_domains = [
         entry for entry in graph.import_domains or [] if entry.domain != DOMAIN
     ] + ([onnx.helper.make_opsetid(DOMAIN, VERSION)] if used else [])
-    ir_version = max(network.ir_version, MIN_IR_VERSION) if used else network.ir_version
+    ir_version = max(network.ir_version, FUNCTIONS_IR_VERSION) if used else network.ir_version
     model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False, ir_version=ir_version)
     for name in used:
         slopes = {

@@ -36,14 +36,14 @@ def load_checked(path: Path) -> onnx.ModelProto:
     if not path.is_file():
         raise TdcError(f"no model file at {path}", fix="check the path")
     try:
-        model = onnx.load(str(path))
+        model = onnx.load(str(path), format="protobuf")
     except DecodeError as error:
         raise TdcError(
             f"{path} is not an ONNX file, or is cut short ({error})", fix="export the model again"
         ) from None
-    except (onnx.checker.ValidationError, FileNotFoundError) as error:
+    except (onnx.checker.ValidationError, OSError, ValueError) as error:
         raise TdcError(
-            f"the weights of {path} are missing: {_first_line(error)}",
+            f"the weights of {path} are missing or cut short: {_first_line(error)}",
             expected="the external data files that were exported, in the same folder",
             fix="copy them beside the model",
         ) from None
@@ -56,6 +56,7 @@ def load_checked(path: Path) -> onnx.ModelProto:
         raise TdcError(
             f"{path} is not a valid ONNX model: {_first_line(error)}", fix="export it again"
         ) from None
+    _short_domains(model)
     opset = {entry.domain: entry.version for entry in model.opset_import}.get("", 0)
     if opset < MIN_OPSET:
         raise TdcError(
@@ -64,6 +65,13 @@ def load_checked(path: Path) -> onnx.ModelProto:
             fix="export it again with a newer opset, or run onnx.version_converter",
         )
     return model
+
+
+def _short_domains(model: onnx.ModelProto) -> None:
+    """Spell the default domain as the empty string: "ai.onnx" is another name of it."""
+    for entry in [*model.opset_import, *model.graph.node]:
+        if entry.domain == "ai.onnx":
+            entry.domain = ""
 
 
 def fold(network: Network) -> Network:

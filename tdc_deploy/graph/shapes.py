@@ -32,7 +32,7 @@ def input_shapes(graph: gs.Graph, given: Mapping[str, Shape] | None = None) -> S
                 f"a shape for {name!r}, which is no input of the model",
                 expected=f"inputs {', '.join(declared)}",
             )
-        if not _fits(shape, declared[name]):
+        if min(shape, default=1) < 1 or not _fits(shape, declared[name]):
             raise TdcError(
                 f"shape {_text(shape)} for input {name!r}",
                 expected=f"a shape that fits the model's {_text(declared[name])}",

@@ -28,9 +28,7 @@ PLAIN = ConvLayer(
     batch=1,
     in_hw=(9, 11),
 )
-ODD = replace(
-    PLAIN, kernel=(3, 5), strides=(2, 1), pads=(1, 0, 2, 3), dilations=(1, 2), batch=3
-)
+ODD = replace(PLAIN, kernel=(3, 5), strides=(2, 1), pads=(1, 0, 2, 3), dilations=(1, 2), batch=3)
 POINTWISE = replace(PLAIN, kernel=(1, 1), strides=(2, 2), pads=(0, 0, 0, 0))
 
 TUCKER2 = Candidate("tucker2", Ranks(4, 8), "fused")

@@ -55,7 +55,7 @@ def from_list(values: list[float]) -> Callable[[], float]:
 
 def compared(before: Callable[[], float], after: Callable[[], float], runs: int = 48) -> Ratio:
     effort = Effort(warmup_runs=WARMUP, warmup_s=0.0, runs=runs, seconds=0.0)
-    return compare(ScriptedRunner(before), ScriptedRunner(after), FEEDS, effort)  # type: ignore[arg-type]
+    return compare(ScriptedRunner(before), ScriptedRunner(after), FEEDS, effort)
 
 
 def noisy(rng: np.random.Generator, milliseconds: float, noise: float) -> Callable[[], float]:
@@ -75,7 +75,7 @@ def test_the_median_ignores_one_outlier() -> None:
 
 def test_measure_leaves_the_warm_up_out() -> None:
     runner = ScriptedRunner(from_list([500.0] * WARMUP + [2.0] * 48))
-    timing = measure(runner, FEEDS, QUICK)  # type: ignore[arg-type]
+    timing = measure(runner, FEEDS, QUICK)
     assert abs(timing.p99 - 2.0) <= ROUNDING
     assert timing.runs == 48
     assert len(runner.fed) == WARMUP + 48
@@ -85,7 +85,7 @@ def test_measure_leaves_the_warm_up_out() -> None:
 def test_measure_tries_again_where_something_else_ran() -> None:
     wild, calm = [1.0, 9.0] * 24, [3.0] * 48
     runner = ScriptedRunner(from_list([1.0] * WARMUP + wild + calm))
-    assert abs(measure(runner, FEEDS, QUICK).p99 - 3.0) <= ROUNDING  # type: ignore[arg-type]
+    assert abs(measure(runner, FEEDS, QUICK).p99 - 3.0) <= ROUNDING
 
 
 def test_measure_takes_the_calmest_of_a_few_series() -> None:
@@ -93,7 +93,7 @@ def test_measure_takes_the_calmest_of_a_few_series() -> None:
     assert len(series) == MAX_TRIES
     times = [1.0] * WARMUP + [time for part in series for time in part]
     runner = ScriptedRunner(from_list(times))
-    timing = measure(runner, FEEDS, QUICK)  # type: ignore[arg-type]
+    timing = measure(runner, FEEDS, QUICK)
     assert abs(timing.p90 - 4.0) <= ROUNDING
     assert len(runner.fed) == len(times)
 
@@ -108,7 +108,7 @@ def test_runs_go_on_until_enough_time_has_passed(monkeypatch: pytest.MonkeyPatch
         return 250.0
 
     runner = ScriptedRunner(slow)
-    timing = measure(runner, FEEDS, Effort(1, 1.0, runs=2, seconds=5.0))  # type: ignore[arg-type]
+    timing = measure(runner, FEEDS, Effort(1, 1.0, runs=2, seconds=5.0))
     assert timing.runs == 20
     assert len(runner.fed) == 4 + 20
 
@@ -179,7 +179,7 @@ def test_a_drift_of_the_machine_disturbs_both_alike(slope: float) -> None:
 def test_who_goes_first_alternates() -> None:
     log: list[str] = []
     runners = [ScriptedRunner(lambda: 1.0, name, log) for name in ("before", "after")]
-    compare(runners[0], runners[1], FEEDS, Effort(0, 0.0, runs=48, seconds=0.0))  # type: ignore[arg-type]
+    compare(runners[0], runners[1], FEEDS, Effort(0, 0.0, runs=48, seconds=0.0))
     assert log == ["before", "after", "after", "before"] * 24
 
 
