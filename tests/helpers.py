@@ -40,7 +40,7 @@ def decaying(rng: np.random.Generator, *shape: int, decay: float = 1.0) -> NDArr
     right = np.linalg.qr(rng.standard_normal((c, c)))[0] * np.arange(1, c + 1) ** -decay
     core = rng.standard_normal((m, c, *shape[2:]))
     weight = np.einsum("ma,cb,abyx->mcyx", left, right, core, optimize=True)
-    return (weight * np.sqrt(m) / np.linalg.norm(weight)).astype(np.float32)
+    return np.asarray(weight * np.sqrt(m) / np.linalg.norm(weight), np.float32)
 
 
 class Net:
@@ -216,7 +216,9 @@ def conv_net(
     b = net.conv(net.relu(a, "block.act"), channels, (3, 3), name="block.b", pads=same)
     y = net.relu(net.add(b, stem, "block.add"), "block.out")
     y = net.conv(y, 2 * channels, (3, 3), name="down", bias=True, pads=same, strides=(2, 2))
-    y = net.relu(net.conv(net.relu(y, "down.act"), channels, name="narrow", bias=True), "narrow.act")
+    y = net.relu(
+        net.conv(net.relu(y, "down.act"), channels, name="narrow", bias=True), "narrow.act"
+    )
     return net.model(net.head(y))
 
 

@@ -235,9 +235,7 @@ def test_never_slower_than_dense(table: CostTable, budget: float | None) -> None
 def test_every_network_that_was_measured_is_kept(table: CostTable) -> None:
     world = World(table, scale=0.8, gain=2.0, noise=0.02)
     calls: list[tuple[str, int, int]] = []
-    search = Search(
-        table, world.dense_ms, MilpSolver(), world, lambda *call: calls.append(call)
-    )
+    search = Search(table, world.dense_ms, MilpSolver(), world, lambda *call: calls.append(call))
     best = search.run(0.5, 0.2)
     assert best in search.tried
     assert len(calls) == len(search.tried) <= BUDGET_ROUNDS + ERROR_ROUNDS

@@ -73,8 +73,8 @@ def model_of(network: Network) -> onnx.ModelProto:
     graph.import_domains = [
         entry for entry in graph.import_domains or [] if entry.domain != DOMAIN
     ] + ([onnx.helper.make_opsetid(DOMAIN, VERSION)] if used else [])
-    ir_version = max(network.ir_version, FUNCTIONS_IR_VERSION) if used else network.ir_version
-    model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False, ir_version=ir_version)
+    model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
+    model.ir_version = max(network.ir_version, FUNCTIONS_IR_VERSION if used else MIN_IR_VERSION)
     for name in used:
         slopes = {
             slope: [node.attrs[slope] for node in fused if node.op == name] for slope in SLOPES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+
 import numpy as np
 import onnx
 import pytest
@@ -33,7 +34,9 @@ def test_plain_chain() -> None:
     assert found.residual is None
 
 
-@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (7, 7), (1, 3), (3, 1), (7, 5), (1, 7)], ids=str)
+@pytest.mark.parametrize(
+    "kernel", [(3, 3), (5, 5), (7, 7), (1, 3), (3, 1), (7, 5), (1, 7)], ids=str
+)
 def test_kernels_that_the_operator_has(kernel: Pair) -> None:
     net = Net(8)
     assert single(net.model(chain(net, "x", "c", kernel=kernel, pads=(3, 3, 3, 3))))

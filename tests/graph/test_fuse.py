@@ -117,7 +117,12 @@ def add_chain(net: Net, x: str, name: str, spec: ChainSpec, before: list[ChainSp
     core_w, last_w = (w if w in net.weights else "" for w in (core_w, last_w))
     first_b = first_b if first_b in net.weights else ""
     y = net.conv(
-        x, spec.ranks[0], name=f"{name}.first", bias=spec.biases[0], weight=first_w, bias_name=first_b
+        x,
+        spec.ranks[0],
+        name=f"{name}.first",
+        bias=spec.biases[0],
+        weight=first_w,
+        bias_name=first_b,
     )
     y = activation(net, y, f"{name}.first_act", spec.slopes[0])
     geometry: dict[str, Any] = {

@@ -245,7 +245,8 @@ def test_constant_nodes(tmp_path: Path) -> None:
     made = read_network(save(model, tmp_path / "m.onnx"))
     (conv,) = (node for node in made.graph.nodes if node.op == "Conv")
     assert np.array_equal(kernel(conv), values)
-    assert np.array_equal(bias(conv), np.arange(4))
+    stored = bias(conv)
+    assert stored is not None and np.array_equal(stored, np.arange(4))
     direct = network(model)
     assert [node.op for node in direct.graph.nodes] == ["Conv"]
     (found,) = find_convs(direct.graph, infer_shapes(direct, input_shapes(direct.graph)))

@@ -16,7 +16,11 @@ from tests.helpers import decaying
 
 
 def conv_layer(
-    name: str = "conv", c_in: int = 64, c_out: int = 64, size: int = 3, in_hw: tuple[int, int] = (14, 14)
+    name: str = "conv",
+    c_in: int = 64,
+    c_out: int = 64,
+    size: int = 3,
+    in_hw: tuple[int, int] = (14, 14),
 ) -> ConvLayer:
     """A convolution that keeps its image's size."""
     pad = size // 2

@@ -148,7 +148,8 @@ def test_pruning_keeps_the_ends() -> None:
 def dominated(index: int, macs: Array, errors: Array) -> bool:
     """Another has no more error on any layer and at most DOMINANCE of the arithmetic."""
     return any(
-        macs[other] <= DOMINANCE * macs[index] and bool((errors[:, other] <= errors[:, index]).all())
+        macs[other] <= DOMINANCE * macs[index]
+        and bool((errors[:, other] <= errors[:, index]).all())
         for other in range(len(macs))
     )
 

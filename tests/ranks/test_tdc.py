@@ -18,7 +18,9 @@ from tests.ranks.tables import conv_layer, realistic_table
 LAYER = conv_layer("a", 128, 128)
 
 
-def offer(r_in: int, r_out: int, ms: float, error: float = 0.1, form: Form = "tucker2") -> Candidate:
+def offer(
+    r_in: int, r_out: int, ms: float, error: float = 0.1, form: Form = "tucker2"
+) -> Candidate:
     implementation = "fused" if form == "tucker2" else "native"
     return Candidate(form, Ranks(r_in, r_out), implementation, error=error, latency_ms=ms)  # type: ignore[arg-type]  # a conditional string
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -104,7 +105,7 @@ def test_dilation_and_asymmetric_padding_stay_in_the_core(form: str) -> None:
     parts = chain_layers(layer, candidate)
     assert parts[-1].out_hw == layer.out_hw == (16, 17)
     assert [part.kernel for part in parts].count((5, 1)) == 1
-    for before, after in zip(parts, parts[1:], strict=False):
+    for before, after in pairwise(parts):
         assert (before.c_out, before.out_hw) == (after.c_in, after.in_hw)
 
 

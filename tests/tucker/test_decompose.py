@@ -34,7 +34,7 @@ def hosvd(weight: NDArray[np.floating], ranks: Ranks) -> NDArray[np.float64]:
     right = np.linalg.svd(in_unfolded, full_matrices=False)[0][:, : ranks.r_in]
     w = np.asarray(weight, np.float64)
     projected = np.einsum("mn,ncyx->mcyx", left @ left.T, w)
-    return np.einsum("cd,mdyx->mcyx", right @ right.T, projected)
+    return np.asarray(np.einsum("cd,mdyx->mcyx", right @ right.T, projected))
 
 
 def error(factors: Factors, weight: NDArray[np.floating]) -> float:
