@@ -9,12 +9,12 @@ from pathlib import Path
 
 from tdc_deploy.artifact import Artifact
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
-from tdc_deploy.build import Terms, check_output, make_artifact
+from tdc_deploy.builder import Terms, check_output, make_artifact
 from tdc_deploy.errors import TdcError
 from tdc_deploy.evaluate import Evaluator
 from tdc_deploy.memory import return_large_blocks
-from tdc_deploy.plan import DEFAULT_MAX_ERROR, Goal, SolverName, make_plan
 from tdc_deploy.plan_file import Plan, read_plan
+from tdc_deploy.planner import DEFAULT_MAX_ERROR, Goal, SolverName, make_plan
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.progress import Progress, silent
 from tdc_deploy.ranks.tdc import THETA

@@ -16,8 +16,10 @@ import onnx
 
 from tdc_deploy.errors import TdcError
 from tdc_deploy.files import write_whole
+from tdc_deploy.graph.read import file_sha256
 from tdc_deploy.plan_file import Plan, plan_to_json
 from tdc_deploy.source import Source
+from tdc_deploy.strict_json import dumps
 from tdc_deploy.types import Ratio
 from tdc_deploy.verify import Comparison
 
@@ -74,7 +76,7 @@ def write_artifact(
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
     }
-    text = json.dumps(description, indent=1) + "\n"
+    text = dumps(description) + "\n"
     write_whole({artifact.path: content, artifact.sidecar: text.encode()})
 
 
@@ -113,12 +115,17 @@ def read_sidecar(artifact: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise TdcError(f"{path} is no sidecar: {error}", fix="build the artifact again") from None
-    if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != VERSION:
+    try:
+        known = (data["format"], data["version"]) == (FORMAT, VERSION)
+        sha256 = data["artifact"]["sha256"]
+    except (TypeError, KeyError):
+        known, sha256 = False, ""
+    if not known:
         raise TdcError(f"{path} is no sidecar of this version", fix="build the artifact again")
-    if hashlib.sha256(artifact.read_bytes()).hexdigest() != data["artifact"]["sha256"]:
+    if file_sha256(artifact) != sha256:
         raise TdcError(
             f"{path} belongs to another file than {artifact}", fix="remove it, or build again"
         )

@@ -18,6 +18,8 @@ def write_whole(contents: Mapping[Path, bytes]) -> None:
     Raises:
         TdcError: a folder is missing or not writable, or the disk is full.
     """
+    for path in contents:
+        check_writable(path)
     written: dict[Path, str] = {}
     target = next(iter(contents))
     try:

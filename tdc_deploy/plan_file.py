@@ -11,7 +11,8 @@ from typing import Any
 
 from tdc_deploy.errors import TdcError
 from tdc_deploy.files import write_whole
-from tdc_deploy.types import Candidate, ConvLayer, Ranks, from_mapping
+from tdc_deploy.strict_json import dumps
+from tdc_deploy.types import Candidate, ConvLayer, Ranks, check_number, from_mapping
 
 FORMAT = "tdc-deploy plan"
 VERSION = 1
@@ -23,6 +24,10 @@ class LayerChoice:
 
     candidate: Candidate
     dense_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.dense_ms is not None:
+            check_number("dense_ms", self.dense_ms)
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,10 @@ class PlanFigures:
     measured_ms: float
     error: float
     verified: bool
+
+    def __post_init__(self) -> None:
+        for name in ("dense_ms", "predicted_ms", "measured_ms", "error"):
+            check_number(name, getattr(self, name))
 
     @property
     def ratio(self) -> float:
@@ -59,6 +68,15 @@ class Plan:
     measurements: int = 0
     warnings: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        texts = (self.model_sha256, self.solver)
+        if not all(text is None or isinstance(text, str) for text in texts):
+            raise TdcError("model_sha256 or solver is no text", expected="text or null")
+        if not isinstance(self.backend, Mapping) or not isinstance(self.measurements, int):
+            raise TdcError("backend or measurements is of another type", expected="object, number")
+        if not all(isinstance(warning, str) for warning in self.warnings):
+            raise TdcError("warnings are no texts", expected="a list of texts")
+
     @property
     def selection(self) -> dict[str, Candidate]:
         """Layer name → candidate, the dense ones left out."""
@@ -75,7 +93,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
 
 def write_plan(plan: Plan, path: Path) -> None:
     """Write the plan as JSON, whole or not at all."""
-    write_whole({path: (json.dumps(plan_to_json(plan), indent=1) + "\n").encode()})
+    write_whole({path: (dumps(plan_to_json(plan)) + "\n").encode()})
 
 
 def read_plan(path: Path) -> Plan:
@@ -109,7 +127,9 @@ def plan_from_json(data: Any, where: str) -> Plan:
     if values.get("network") is not None:
         figures = from_mapping(PlanFigures, values["network"], f"network of {where}")
         values["network"] = _made(PlanFigures, figures, f"network of {where}")
-    values["warnings"] = tuple(values.get("warnings", ()))
+    if not isinstance(values.setdefault("warnings", []), list):
+        raise TdcError(f"warnings of {where} is no list", expected="a list of texts")
+    values["warnings"] = tuple(values["warnings"])
     plan: Plan = _made(Plan, values, where)
     return plan
 
@@ -135,6 +155,15 @@ def _check_fit(candidate: Candidate, layer: ConvLayer) -> None:
             expected=f"r_in up to its {layer.c_in} input channels, "
             f"r_out up to its {layer.c_out} output channels",
         )
+    whole = {"tucker_in": ("r_out", layer.c_out), "tucker_out": ("r_in", layer.c_in)}
+    if ranks is not None and candidate.form in whole:
+        name, channels = whole[candidate.form]
+        if getattr(ranks, name) != channels:
+            raise TdcError(
+                f"layer {layer.name!r} as {candidate.form} with {name} {getattr(ranks, name)}",
+                expected=f"{name} {channels}, its channels: {candidate.form} has no rank there",
+                fix="use tucker2 to reduce both",
+            )
     if candidate.form == "svd" and not layer.is_pointwise:
         raise TdcError(
             f"layer {layer.name!r} as svd, with a {layer.kernel[0]}x{layer.kernel[1]} kernel",

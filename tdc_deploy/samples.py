@@ -99,6 +99,10 @@ def read_samples(path: Path, graph: gs.Graph, shapes: Shapes) -> Samples:
             f"{path} holds arrays {_names(arrays)}",
             expected=f"one for each input of the model: {_names(shapes)} (and {LABELS}, if known)",
         )
+    if scalars := [name for name, array in arrays.items() if array.ndim == 0]:
+        raise TdcError(
+            f"{scalars[0]!r} in {path} is a single number", expected="one row per sample"
+        )
     types = {tensor.name: np.dtype(tensor.dtype) for tensor in graph.inputs}
     for name, array in arrays.items():
         _check_array(path, name, array, shapes[name], types[name])
@@ -229,13 +233,13 @@ def _at_least_eight(samples: Samples, path: Path) -> Samples:
 
 
 def _batch(shapes: Shapes) -> int:
-    sizes = {shape[0] for shape in shapes.values() if shape}
-    if len(sizes) != 1:
+    sizes = {shape[0] if shape else None for shape in shapes.values()}
+    if len(sizes) != 1 or None in sizes:
         raise TdcError(
             f"the inputs have different first dimensions: {shapes}",
             expected="the batch size first in every input",
         )
-    return sizes.pop()
+    return next(iter(shapes.values()))[0]
 
 
 def _names(names: Any) -> str:

@@ -77,11 +77,11 @@ class Search:
         if budget is not None:
             self._meet_budget(budget)
             best = self._best_in_budget(budget)
-            if best.trial.error <= max_error:
+            if best.trial.error <= max_error and best.trial.ratio <= 1:
                 return best
         self._meet_error(max_error)
         feasible = [t for t in self.tried if t.trial.error <= max_error]
-        return min(feasible, key=_fastest_then_best_predicted, default=self._all_dense())
+        return min([*feasible, self._all_dense()], key=_fastest_then_best_predicted)
 
     def try_selection(self, selection: Selected) -> Tried:
         """Measure a selection, and correct the two factors by what came out."""
@@ -137,10 +137,10 @@ class Search:
                 continue
             error = self.try_selection(selection).trial.error
             total = _total_error(selection)
-            if error > max_error:
-                high = min(high, total)
-            else:
+            if error <= max_error:
                 low = max(low, total)
+            else:
+                high = min(high, total)
             if selection in seen or max_error * (1 - ERROR_SLACK) <= error <= max_error:
                 return
             seen.append(selection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -20,8 +21,13 @@ Precision = Literal["fp32"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
 
-def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+def check_number(name: str, value: object, *, positive: bool = False) -> None:
+    """Raise TdcError unless `value` is a finite number of at least 0, or above 0 if `positive`."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    least = sys.float_info.min if positive else 0
+    if not (is_number and least <= value < math.inf):  # type: ignore[operator]
+        limit = "above 0" if positive else "of at least 0"
+        raise TdcError(f"{name} is {value!r}", expected=f"a finite number {limit}")
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,8 @@ class Candidate:
             raise TdcError(f"implementation is {self.implementation!r}", expected="native or fused")
         if self.precision not in get_args(Precision):
             raise TdcError(f"precision is {self.precision!r}", expected="fp32")
+        if not isinstance(self.ranks, (Ranks, type(None))):
+            raise TdcError(f"ranks is {self.ranks!r}", expected="r_in and r_out, each a number")
         if (self.ranks is None) != (self.form == "dense"):
             raise TdcError(
                 f"form {self.form} with ranks {self.ranks}",
@@ -117,12 +125,9 @@ class Candidate:
             raise TdcError(
                 f"form {self.form} marked fused", expected="fused only for tucker2, else native"
             )
-        if not _is_finite(self.error) or self.error < 0:
-            raise TdcError(f"error is {self.error!r}", expected="a finite number of at least 0")
-        if self.latency_ms is not None and not (
-            _is_finite(self.latency_ms) and self.latency_ms > 0
-        ):
-            raise TdcError(f"latency_ms is {self.latency_ms!r}", expected="milliseconds above 0")
+        check_number("error", self.error)
+        if self.latency_ms is not None:
+            check_number("latency_ms", self.latency_ms, positive=True)
 
     def __str__(self) -> str:
         if self.ranks is None:

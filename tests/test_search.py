@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tdc_deploy.evaluate import Trial
-from tdc_deploy.plan import MilpSolver, TdcSolver
+from tdc_deploy.planner import MilpSolver, TdcSolver
 from tdc_deploy.ranks import milp
 from tdc_deploy.ranks.table import CostTable
 from tdc_deploy.search import (

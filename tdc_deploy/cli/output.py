@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from tdc_deploy.progress import Progress as Report
+from tdc_deploy.strict_json import dumps
 
 # What a pipe or file gets: tables must not be wrapped to an 80-column guess.
 PIPE_WIDTH = 160
@@ -33,9 +32,7 @@ class Output:
     def json(self, data: Any) -> None:
         """Print JSON, if that was asked for."""
         if self.as_json:
-            self._out.print(
-                json.dumps(_finite(data), indent=1), markup=False, highlight=False, soft_wrap=True
-            )
+            self._out.print(dumps(data), markup=False, highlight=False, soft_wrap=True)
 
     def text(self, line: str, style: str = "") -> None:
         """Print a line for a person."""
@@ -114,14 +111,3 @@ def share(value: float | None) -> str:
 def number(value: float | None) -> str:
     """A small number to three significant digits, or a dash."""
     return "-" if value is None else f"{value:.3g}"
-
-
-def _finite(data: Any) -> Any:
-    """JSON has no NaN and no infinity; they become null."""
-    if isinstance(data, dict):
-        return {key: _finite(value) for key, value in data.items()}
-    if isinstance(data, (list, tuple)):
-        return [_finite(value) for value in data]
-    if isinstance(data, float) and not math.isfinite(data):
-        return None
-    return data

@@ -112,6 +112,9 @@ class Store:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version not in (0, SCHEMA_VERSION):
                 raise sqlite3.DatabaseError(f"schema version {version}")
+            (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if state != "ok":
+                raise sqlite3.DatabaseError(state)
             connection.execute("PRAGMA journal_mode = WAL")
             with connection:
                 connection.execute(
@@ -125,7 +128,10 @@ class Store:
         return connection
 
     def _set_aside(self) -> None:
-        aside = self.path.with_name(f"{self.path.name}.{time.strftime('%Y%m%d-%H%M%S')}.bak")
+        stem = f"{self.path.name}.{time.strftime('%Y%m%d-%H%M%S')}"
+        serial = 0
+        while (aside := self.path.with_name(f"{stem}-{serial}.bak")).exists():
+            serial += 1
         self.path.replace(aside)
         for suffix in ("-wal", "-shm"):
             with suppress(FileNotFoundError):

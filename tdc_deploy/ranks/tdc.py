@@ -12,6 +12,9 @@ STEP = 32
 THETA = 0.15
 """A layer whose time falls by less than this share stays dense."""
 
+BUDGETS = np.linspace(1, 0.02, 50)
+"""The FLOPs budgets that are tried where another limit is given, largest first."""
+
 
 def tdc_rule(table: CostTable, flops_budget: float, theta: float = THETA) -> Selected:
     """Every layer's fastest Tucker-2 candidate among the largest that meet the FLOPs budget.
@@ -24,20 +27,23 @@ def tdc_rule(table: CostTable, flops_budget: float, theta: float = THETA) -> Sel
 
 def tdc_within(table: CostTable, max_latency_ms: float, theta: float = THETA) -> Selected | None:
     """The rule at the largest FLOPs budget whose layer latencies sum to at most `max_latency_ms`."""
-    for budget in np.linspace(1, 0.02, 50):
+    for budget in BUDGETS:
         selected = tdc_rule(table, float(budget), theta)
-        if sum(latency(c) for c in selected.values()) <= max_latency_ms:
+        if _total_latency(selected) <= max_latency_ms:
             return selected
     return None
 
 
 def tdc_within_error(table: CostTable, max_error: float, theta: float = THETA) -> Selected:
-    """The rule at the smallest FLOPs budget whose errors sum to at most `max_error`."""
-    for budget in np.linspace(0.02, 1, 50):
-        selected = tdc_rule(table, float(budget), theta)
-        if sum(c.error for c in selected.values()) <= max_error:
-            return selected
-    return {name: row.candidates[0] for name, row in table.rows.items()}
+    """The fastest that the rule gives, at any FLOPs budget, whose errors sum to at most `max_error`."""
+    dense = {name: row.candidates[0] for name, row in table.rows.items()}
+    selections = [dense, *(tdc_rule(table, float(budget), theta) for budget in BUDGETS)]
+    fitting = [s for s in selections if sum(c.error for c in s.values()) <= max_error]
+    return min(fitting, key=_total_latency)
+
+
+def _total_latency(selected: Selected) -> float:
+    return sum(latency(candidate) for candidate in selected.values())
 
 
 def _choose(row: Row, flops_budget: float, theta: float) -> Candidate:

@@ -48,6 +48,8 @@ class Session:
     """
 
     def __init__(self, path: Path, threads: int = 0) -> None:
+        if threads < 0:
+            raise TdcError(f"threads is {threads}", expected="0 (ONNX Runtime's choice) or more")
         if not path.is_file():
             raise TdcError(f"no artifact at {path}", fix="check the path")
         self._session = make_session(path, threads)
@@ -55,6 +57,7 @@ class Session:
         self.outputs = [_info(node) for node in self._session.get_outputs()]
         self._by_name = {info.name: info for info in self.inputs}
         self._single = len(self.outputs) == 1
+        self._shared = _shared_sizes(self.inputs)
 
     def __call__(
         self, *arrays: NDArray[Any], **named: NDArray[Any]
@@ -76,6 +79,8 @@ class Session:
         self._add_named(feeds, named)
         for name, array in feeds.items():
             _check(self._by_name[name], array)
+        for places in self._shared:
+            _check_equal(places, feeds)
         values: list[NDArray[Any]] = session.run(None, feeds)
         if self._single:
             return values[0]
@@ -137,6 +142,30 @@ def _check(info: TensorInfo, array: NDArray[Any]) -> None:
         )
     if array.shape != info.shape and not _fits(array.shape, info.shape):
         raise TdcError(f"{info.name!r} has shape {array.shape}", expected=f"{info.shape}")
+
+
+Places = list[tuple[str, int]]
+
+
+def _shared_sizes(inputs: list[TensorInfo]) -> list[Places]:
+    """Where each open size that several inputs share stands: [(input, axis), …]."""
+    places: dict[str, Places] = {}
+    for info in inputs:
+        for axis, size in enumerate(info.shape):
+            if isinstance(size, str):
+                places.setdefault(size, []).append((info.name, axis))
+    return [found for found in places.values() if len(found) > 1]
+
+
+def _check_equal(places: Places, feeds: Mapping[str, NDArray[Any]]) -> None:
+    (name, axis), *others = places
+    size = feeds[name].shape[axis]
+    for other, other_axis in others:
+        if feeds[other].shape[other_axis] != size:
+            raise TdcError(
+                f"{other!r} has shape {feeds[other].shape}, {name!r} {feeds[name].shape}",
+                expected=f"size {size} at axis {other_axis} of {other!r}: the model has one for both",
+            )
 
 
 def _fits(shape: tuple[int, ...], declared: tuple[int | str | None, ...]) -> bool:

@@ -522,6 +522,29 @@ def test_name_that_the_operators_weight_would_take(part: str) -> None:
     assert content(model_of(back))["nodes"] == content(model_of(network(plain)))["nodes"]
 
 
+def test_chain_whose_own_tensors_have_the_operators_names() -> None:
+    """As in Keras, where the weights of node c are called c/…; here even the wrong way round."""
+    net = Net(8)
+    first = net.conv(
+        "x", 3, name="c.first", weight="c.last/core", bias=True, bias_name="c.last/bias"
+    )
+    core = net.conv(first, 3, (3, 3), name="c.core", weight="c.last/first", pads=(1, 1, 1, 1))
+    y = net.conv(
+        core, 8, name="c.last", weight="c.last/last", bias=True, bias_name="c.last/first_bias"
+    )
+    y = chain(net, y, "c.last/first")
+    plain = network(net.model(y))
+    before = model_of(plain)
+    fused = model_of(fuse_all(plain))
+    assert len(fused_nodes(fused)) == 2
+    back = opened(fused)
+    unfuse(back)
+    assert content(model_of(back)) | {"records": []} == content(before)
+    assert content(model_of(fuse_all(back))) == content(fused)
+    feeds = feeds_of(before)
+    assert_same_output(run(fused, feeds)[0], run(before, feeds)[0], exactly=True)
+
+
 def test_compressed_chains_are_remembered(tmp_path: Path) -> None:
     """A full-rank decomposition is not recognised by its form; the file says so."""
     net = Net(8)

@@ -13,8 +13,8 @@ from tdc_deploy.evaluate import Evaluator
 from tdc_deploy.files import check_writable
 from tdc_deploy.graph.network import Network, model_of
 from tdc_deploy.graph.read import load_checked
-from tdc_deploy.plan import Goal, make_plan
 from tdc_deploy.plan_file import Plan, check_layers
+from tdc_deploy.planner import Goal, make_plan
 from tdc_deploy.profiling.measure import FINAL
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.progress import Progress
