@@ -43,21 +43,23 @@ class BasicBlock(nn.Module):
 class ResNet18(nn.Module):
     """ResNet-18 with torchvision's parameter names; input [N, 3, H, W], output [N, classes]."""
 
-    def __init__(self, classes: int = 1000) -> None:
+    def __init__(self, classes: int = 1000, width: int = 64) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        w = width
+        self.conv1 = nn.Conv2d(3, w, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(w)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        self.layer1 = nn.Sequential(BasicBlock(64, 64, 1), BasicBlock(64, 64, 1))
-        self.layer2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128, 1))
-        self.layer3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256, 1))
-        self.layer4 = nn.Sequential(BasicBlock(256, 512, 2), BasicBlock(512, 512, 1))
-        self.fc = nn.Linear(512, classes)
+        self.layer1 = nn.Sequential(BasicBlock(w, w, 1), BasicBlock(w, w, 1))
+        self.layer2 = nn.Sequential(BasicBlock(w, 2 * w, 2), BasicBlock(2 * w, 2 * w, 1))
+        self.layer3 = nn.Sequential(BasicBlock(2 * w, 4 * w, 2), BasicBlock(4 * w, 4 * w, 1))
+        self.layer4 = nn.Sequential(BasicBlock(4 * w, 8 * w, 2), BasicBlock(8 * w, 8 * w, 1))
+        self.fc = nn.Linear(8 * w, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return torch.as_tensor(self.fc(x.mean((2, 3))))
+        logits: torch.Tensor = self.fc(x.mean((2, 3)))
+        return logits
 
 
 def image_like(count: int, channels: int, size: int, seed: int) -> NDArray[np.float32]:
@@ -107,10 +109,10 @@ def settle_batch_norm(model: nn.Module, images: NDArray[np.float32]) -> None:
     model.eval()
 
 
-def resnet18(size: int = 224, decay: float = 1.0, seed: int = 0) -> nn.Module:
-    """A ResNet-18 with decaying kernels, ready to export."""
+def resnet18(size: int = 224, decay: float = 1.0, seed: int = 0, width: int = 64) -> nn.Module:
+    """A ResNet-18 with decaying kernels, ready to export; `width` channels in its first stage."""
     torch.manual_seed(seed)
-    model = ResNet18()
+    model = ResNet18(width=width)
     decaying_(model, decay, seed)
     settle_batch_norm(model, image_like(16, 3, size, seed))
     return model

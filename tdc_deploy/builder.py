@@ -8,10 +8,11 @@ from pathlib import Path
 import onnx
 
 from tdc_deploy.artifact import Artifact, Decision, sidecar_path, write_artifact
+from tdc_deploy.compress import Selection
 from tdc_deploy.errors import TdcError
 from tdc_deploy.evaluate import Evaluator
 from tdc_deploy.files import check_writable
-from tdc_deploy.graph.network import Network, model_of
+from tdc_deploy.graph.functions import DOMAIN
 from tdc_deploy.graph.read import load_checked
 from tdc_deploy.plan_file import Plan, check_layers
 from tdc_deploy.planner import Goal, make_plan
@@ -79,37 +80,37 @@ def make_artifact(
         check_layers(plan, evaluator.source.plannable)
     progress("verifying", 0, 1)
     limit = goal.max_error if selection else max(goal.max_error, FUSING_ERROR)
-    network, comparison, ratio = _best_network(evaluator, plan, limit)
-    decision, reason = _decide(network, comparison, ratio, limit, bool(selection))
+    model, comparison, ratio = _best_model(evaluator, selection, limit)
+    decision, reason = _decide(model, comparison, ratio, limit, bool(selection))
     warnings = _warnings(plan, goal, decision, ratio)
     _hold_to(terms, warnings, comparison, decision)
     artifact = Artifact(
         output, sidecar_path(output), decision, reason, plan, comparison, ratio, tuple(warnings)
     )
-    model = load_checked(evaluator.source.path) if decision == "source" else model_of(network)
+    if decision == "source":
+        model = load_checked(evaluator.source.path)
     onnx.checker.check_model(model)
     write_artifact(artifact, model, evaluator.source, evaluator.backend.describe())
     progress("verifying", 1, 1)
     return artifact
 
 
-def _best_network(
-    evaluator: Evaluator, plan: Plan | None, limit: float
-) -> tuple[Network, Comparison, Ratio]:
+def _best_model(
+    evaluator: Evaluator, selection: Selection, limit: float
+) -> tuple[onnx.ModelProto, Comparison, Ratio]:
     """The network with its kernels refined by HOOI, or as the plan was measured if that fits and the
     refined one does not: a closer kernel is not always a closer output.
     """
-    selection = {} if plan is None else plan.selection
-    refined = evaluator.network(selection, refine=True)
+    refined = evaluator.model(selection, refine=True)
     comparison, ratio = evaluator.compare(refined, FINAL)
     if comparison.error <= limit or not selection:
         return refined, comparison, ratio
-    plain = evaluator.network(selection)
+    plain = evaluator.model(selection)
     return plain, *evaluator.compare(plain, FINAL)
 
 
 def _decide(
-    network: Network,
+    model: onnx.ModelProto,
     comparison: Comparison,
     ratio: Ratio,
     limit: float,
@@ -119,7 +120,7 @@ def _decide(
         f"{ratio.value:.3f} of the source's time "
         f"(95% interval {ratio.lower:.3f} to {ratio.upper:.3f})"
     )
-    if not compressed and not any(node.domain == "tdc" for node in network.graph.nodes):
+    if not compressed and not any(node.domain == DOMAIN for node in model.graph.node):
         return "source", "there was nothing to compress or fuse within the limits"
     if not comparison.error <= limit:
         return "source", f"the error {comparison.error:.4g} is above the limit of {limit:.4g}"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+import onnx
+
 from tdc_deploy.backends.base import Backend
 from tdc_deploy.compress import Selection, compress
-from tdc_deploy.graph.network import Network, model_of
+from tdc_deploy.graph.network import model_of
 from tdc_deploy.profiling.measure import NETWORK, Effort, compare
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.repair import Repair
@@ -55,21 +58,24 @@ class Evaluator:
         description = self._describe(selection)
         known = self._store.get("trial", description)
         if known is None:
-            network = self.network(selection)
-            comparison, ratio = self.compare(network, NETWORK)
+            comparison, ratio = self.compare(self.model(selection), NETWORK)
             known = asdict(Trial(ratio.value, comparison.error))
             self._store.put("trial", description, known)
         return Trial(**known)
 
-    def network(self, selection: Selection, refine: bool = False) -> Network:
+    def model(self, selection: Selection, refine: bool = False) -> onnx.ModelProto:
         """The compressed, repaired and fused network of a selection."""
         repair = self._repair if selection else None
-        return compress(self.source, selection, repair, refine)
+        model = model_of(compress(self.source, selection, repair, refine))
+        # Graphs under surgery are cyclic: each would keep its weights until Python happens to look.
+        gc.collect()
+        return model
 
-    def compare(self, network: Network, effort: Effort) -> tuple[Comparison, Ratio]:
-        """Verify and time a network against the source."""
+    def compare(self, model: onnx.ModelProto, effort: Effort) -> tuple[Comparison, Ratio]:
+        """Verify and time a compressed network against the source."""
         before = self._dense_outputs
-        with self.backend.runner(model_of(network)) as after:
+        with self.backend.runner(model) as after:
+            del model  # the runner has its own copy, and the caller may have kept none
             comparison = compare_outputs(before, run_all(after, self.samples), self.samples)
             with self.backend.runner(self.source.path) as dense:
                 return comparison, compare(dense, after, self.samples.first_batch(), effort)

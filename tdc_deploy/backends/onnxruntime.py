@@ -27,9 +27,9 @@ LOG_ERRORS_ONLY = 3
 
 
 def make_session(
-    model: onnx.ModelProto | Path, threads: int = 0, spinning: bool = True
+    model: bytes | Path, threads: int = 0, spinning: bool = True
 ) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session; 0 threads leaves the number to ONNX Runtime.
+    """An ONNX Runtime session of a file or a serialised model; 0 threads: ONNX Runtime's choice.
 
     Raises:
         TdcError: ONNX Runtime refuses the model.
@@ -38,7 +38,7 @@ def make_session(
     options.intra_op_num_threads = threads
     options.log_severity_level = LOG_ERRORS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
-    content = str(model) if isinstance(model, Path) else model.SerializeToString()
+    content = model if isinstance(model, bytes) else str(model)
     try:
         return onnxruntime.InferenceSession(content, options, providers=[PROVIDER])
     except Exception as error:  # onnxruntime's exceptions share no base but this one
@@ -86,7 +86,9 @@ class OnnxRuntimeBackend:
 
     def runner(self, model: onnx.ModelProto | Path) -> BaseRunner:
         """A runner whose idle threads sleep: two sessions that spin ruin each other's times."""
-        return NumpyOnnxrtRunner(lambda: make_session(model, self.threads, spinning=False))
+        # Popped when the session is made: the runner would keep the serialised weights beside it.
+        content = [model if isinstance(model, Path) else model.SerializeToString()]
+        return NumpyOnnxrtRunner(lambda: make_session(content.pop(), self.threads, spinning=False))
 
     def measure(self, model: onnx.ModelProto | Path, feeds: Feeds, effort: Effort) -> Timing:
         """The latency of a model at the shapes of `feeds`."""

@@ -57,6 +57,8 @@ def _solve(
 ) -> Selected | None:
     _, _, rows = _columns(table)
     count = len(rows)
+    # HiGHS keeps constraints to within 1e-6, absolute: bring the limit to 1 where there is one.
+    scale = limit if 0 < limit < np.inf else 1.0
     one_each = csr_array((np.ones(count), (rows, np.arange(count))))
     result = milp(
         objective,
@@ -64,8 +66,9 @@ def _solve(
         bounds=Bounds(0, 1),
         constraints=[
             LinearConstraint(one_each, 1, 1),
-            LinearConstraint(weights[None, :], -np.inf, limit),
+            LinearConstraint(weights[None, :] / scale, -np.inf, limit / scale),
         ],
+        options={"mip_rel_gap": 0},
     )
     if result.x is None:
         return None

@@ -5,6 +5,7 @@ Tucker-2 (Kim et al., ICLR 2016): W[m,c,y,x] = Σ_ab last[m,a] · core[a,b,y,x] 
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,7 +138,12 @@ def _svd(weight: NDArray[np.floating], rank: int) -> Factors:
 
 
 def _hooi(weight: Array, core: Array, left: Array, right: Array) -> tuple[Array, Array, Array]:
-    with tensorly.backend_context("numpy", local_threadsafe=True):
+    if not core.any():
+        return core, left, right
+    # tensorly warns of ranks above an unfolding's, which HOSVD's start has already dealt with.
+    quiet = warnings.catch_warnings()
+    with quiet, tensorly.backend_context("numpy", local_threadsafe=True):
+        warnings.simplefilter("ignore", UserWarning)
         (core, factors), _ = partial_tucker(
             weight,
             rank=[left.shape[1], right.shape[1]],

@@ -66,8 +66,8 @@ def test_theta() -> None:
 
 def test_other_forms_and_other_steps_are_not_the_papers() -> None:
     table = one_row(
-        offer(48, 64, 0.1),
-        offer(64, 48, 0.1),
+        offer(48, 80, 0.1),
+        offer(80, 48, 0.1),
         offer(64, 128, 0.1, form="tucker_in"),
         offer(128, 64, 0.1, form="tucker_out"),
         offer(64, 64, 0.5),
