@@ -16,7 +16,7 @@ import onnx
 
 from tdc_deploy.errors import TdcError
 from tdc_deploy.files import write_whole
-from tdc_deploy.graph.read import file_sha256
+from tdc_deploy.graph.read import files_sha256
 from tdc_deploy.plan_file import Plan, plan_to_json
 from tdc_deploy.source import Source
 from tdc_deploy.strict_json import dumps
@@ -125,7 +125,7 @@ def read_sidecar(artifact: Path) -> dict[str, Any] | None:
         known, sha256 = False, ""
     if not known:
         raise TdcError(f"{path} is no sidecar of this version", fix="build the artifact again")
-    if file_sha256(artifact) != sha256:
+    if files_sha256([artifact]) != sha256:
         raise TdcError(
             f"{path} belongs to another file than {artifact}", fix="remove it, or build again"
         )

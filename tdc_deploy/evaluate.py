@@ -63,6 +63,18 @@ class Evaluator:
             self._store.put("trial", description, known)
         return Trial(**known)
 
+    def error(self, selection: Selection) -> float:
+        """The relative output error of a selection, unless the store has it; nothing is timed."""
+        description = self._describe(selection)
+        known = self._store.get("error", description)
+        if known is None:
+            before = self._dense_outputs
+            with self.backend.runner(self.model(selection)) as after:
+                outputs = run_all(after, self.samples)
+            known = compare_outputs(before, outputs, self.samples).error
+            self._store.put("error", description, known)
+        return float(known)
+
     def model(self, selection: Selection, refine: bool = False) -> onnx.ModelProto:
         """The compressed, repaired and fused network of a selection."""
         repair = self._repair if selection else None

@@ -12,8 +12,10 @@ from tdc_deploy.profiling.layers import LayerProfiler
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.progress import Progress
 from tdc_deploy.ranks import milp, tdc
+from tdc_deploy.ranks.sensitivity import with_sensitivities
 from tdc_deploy.ranks.table import CostTable, build_table
 from tdc_deploy.search import Search, Selected, Tried
+from tdc_deploy.types import check_number
 
 SolverName = Literal["milp", "tdc"]
 DEFAULT_MAX_ERROR = 0.1
@@ -40,8 +42,7 @@ class Goal:
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
                 raise TdcError(f"{name} is {value}", expected="a share above 0 and up to 1")
-        if not self.max_error >= 0:
-            raise TdcError(f"max_error is {self.max_error}", expected="a number of at least 0")
+        check_number("max_error", self.max_error)
         if self.solver not in get_args(SolverName):
             raise TdcError(
                 f"solver is {self.solver!r}", expected=f"one of {', '.join(get_args(SolverName))}"
@@ -95,9 +96,11 @@ def make_plan(evaluator: Evaluator, store: Store, goal: Goal, progress: Progress
             fix="tdc-deploy inspect says why each layer stays dense",
         )
     profiler = LayerProfiler(evaluator.backend, store)
+    dense_ms = evaluator.dense_ms
     table = build_table(source, profiler, progress)
+    table = with_sensitivities(table, evaluator.error, progress)
     solver = MilpSolver() if goal.solver == "milp" else TdcSolver(goal.theta)
-    search = Search(table, evaluator.dense_ms, solver, evaluator.trial, progress)
+    search = Search(table, dense_ms, solver, evaluator.trial, progress)
     best = _run(search, goal)
     return _plan_of(best, table, evaluator, goal, profiler.measured)
 

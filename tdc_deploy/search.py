@@ -1,10 +1,10 @@
 """The closed loop: solve on layer times, measure the whole network, correct, solve again.
 
-Layer times measured alone do not add up to the network's, and layer errors do not add up to the error
-of its output. Both models have one factor, which each measurement of a whole network corrects:
+Layer times measured alone do not add up to the network's, and layer penalties do not add up to the
+error of its output. Both models have one factor, which each measurement of a whole network corrects:
 
     time ratio = 1 − scale · (Σ dense latency − Σ chosen latency) / dense network's latency
-    output error² = gain · Σ layer errors
+    output error² = gain · Σ layer penalties
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Search:
         self.tried.append(done)
         if saved > 0 and done.trial.ratio < 1:
             self.scale = (1 - done.trial.ratio) * self.dense_ms / saved
-        errors = _total_error(selection)
+        errors = self.table.penalty(selection)
         if errors > 0 and math.isfinite(done.trial.error):
             self.gain = done.trial.error**2 / errors
         return done
@@ -136,7 +136,7 @@ class Search:
                 low = limit
                 continue
             error = self.try_selection(selection).trial.error
-            total = _total_error(selection)
+            total = self.table.penalty(selection)
             if error <= max_error:
                 low = max(low, total)
             else:
@@ -165,7 +165,3 @@ class Search:
 def _fastest_then_best_predicted(tried: Tried) -> tuple[float, float]:
     """The same network may have been tried before and after a correction of the prediction."""
     return tried.trial.ratio, abs(tried.predicted - tried.trial.ratio)
-
-
-def _total_error(selection: Selected) -> float:
-    return sum(candidate.error for candidate in selection.values())

@@ -12,7 +12,7 @@ from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.chains import Chain, compressed_chains, find_chains
 from tdc_deploy.graph.convs import FoundConv, find_convs, kernel
 from tdc_deploy.graph.network import Network
-from tdc_deploy.graph.read import file_sha256, read_network
+from tdc_deploy.graph.read import files_sha256, model_files, read_network
 from tdc_deploy.graph.shapes import Shape, Shapes, infer_shapes, input_shapes
 from tdc_deploy.tucker import Bases, mode_bases
 from tdc_deploy.types import ConvLayer
@@ -64,7 +64,7 @@ def read_source(path: Path, given_shapes: Mapping[str, Shape] | None = None) -> 
     convs = {conv.name: conv for conv in find_convs(network.graph, shapes)}
     _check_finite(path, convs)
     compressed = compressed_chains(network, find_chains(network, shapes))
-    return Source(path, file_sha256(path), network, inputs, shapes, convs, compressed)
+    return Source(path, files_sha256(model_files(path)), network, inputs, shapes, convs, compressed)
 
 
 def _check_finite(path: Path, convs: Mapping[str, FoundConv]) -> None:

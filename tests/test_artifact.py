@@ -22,7 +22,7 @@ from tdc_deploy.artifact import (
     write_artifact,
 )
 from tdc_deploy.errors import TdcError
-from tdc_deploy.graph.read import file_sha256
+from tdc_deploy.graph.read import files_sha256
 from tdc_deploy.plan_file import LayerChoice, Plan, plan_from_json
 from tdc_deploy.source import Source, read_source
 from tdc_deploy.types import Candidate, Ranks, Ratio
@@ -89,7 +89,7 @@ def test_the_sidecar_tells_what_was_built_from_what(write: Write, source: Source
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
     }
-    assert sidecar["source"] == {"file": "small.onnx", "sha256": file_sha256(source.path)}
+    assert sidecar["source"] == {"file": "small.onnx", "sha256": files_sha256([source.path])}
     assert sidecar["decision"] == "compressed"
     assert sidecar["reason"] == "it is faster"
     assert sidecar["warnings"] == ["a warning"]

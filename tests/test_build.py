@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from tdc_deploy import api
 from tdc_deploy.artifact import Artifact, read_sidecar, sidecar_path
 from tdc_deploy.errors import TdcError
-from tdc_deploy.graph.read import file_sha256
+from tdc_deploy.graph.read import files_sha256
 from tdc_deploy.plan_file import LayerChoice, Plan, read_plan, write_plan
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.runtime.session import Session, load
 from tdc_deploy.tucker import Factors, decompose
 from tdc_deploy.types import Candidate, Ranks
-from tdc_deploy.verify import relative_error
+from tdc_deploy.verify import Comparison, compare_outputs, relative_error
 from tests.builders import (
     LAYERS,
     chain_cnn,
@@ -177,8 +177,8 @@ def test_the_figures_in_the_sidecar_are_those_of_the_file(job: Job) -> None:
     assert abs(sidecar["verification"]["error"] - error) <= 1e-4
     assert sidecar["verification"]["samples"] == len(held_out)
     assert sidecar["accuracy"] == "VERIFIED"
-    assert sidecar["source"]["sha256"] == file_sha256(job.model)
-    assert sidecar["artifact"]["sha256"] == file_sha256(job.output)
+    assert sidecar["source"]["sha256"] == files_sha256([job.model])
+    assert sidecar["artifact"]["sha256"] == files_sha256([job.output])
     assert sorted(sidecar["plan"]["layers"]) == list(LAYERS)
     assert sidecar["network"]["value"] == artifact.ratio.value
 
@@ -214,9 +214,12 @@ def test_nothing_is_faster_and_no_plan_was_given(job: Job, fake_time: FakeTime) 
     assert artifact.warnings == ()
 
 
-def test_a_plan_is_never_slower_than_the_source(job: Job, fake_time: FakeTime) -> None:
+@pytest.mark.parametrize("budget", [None, 0.9, BUDGET])
+def test_a_plan_is_never_slower_than_the_source(
+    job: Job, fake_time: FakeTime, budget: float | None
+) -> None:
     fake_time.ratio = (1.2, 1.1, 1.3)
-    plan = job.plan()
+    plan = job.plan(latency_budget=budget)
     assert plan.network is not None
     assert plan.network.ratio <= 1
     assert plan.selection == {}
@@ -320,6 +323,25 @@ def test_a_kernel_that_fits_worse_refined_is_shipped_as_it_was_planned(
     assert abs(artifact.comparison.error - plan.network.error) <= 1e-6  # the same network
 
 
+@pytest.mark.parametrize("max_error", [1.0, 1e300, np.inf])
+def test_a_network_that_puts_out_nan_is_never_shipped(
+    job: Job, monkeypatch: pytest.MonkeyPatch, max_error: float
+) -> None:
+    def broken(*arguments: Any) -> Factors:
+        factors = decompose(*arguments)
+        assert factors.core is not None
+        return replace(factors, core=np.full_like(factors.core, np.nan))
+
+    monkeypatch.setattr("tdc_deploy.compress.decompose", broken)
+    try:
+        artifact = job.build(plan=ROUGH, max_error=max_error)
+    except TdcError as error:  # an infinite limit may be refused as such
+        assert "max_error is inf" in str(error)
+        assert job.written() == []
+    else:
+        assert_source_was_shipped(job, artifact)
+
+
 # Inputs.
 
 
@@ -331,6 +353,14 @@ def test_random_inputs_verify_nothing(job: Job) -> None:
     assert artifact.plan is not None
     assert artifact.plan.network is not None
     assert not artifact.plan.network.verified
+
+
+def test_random_inputs_repair_nothing(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the statistics of random inputs are none")
+
+    monkeypatch.setattr("tdc_deploy.evaluate.Repair", refuse)
+    assert job.build(inputs=None, plan=ROUGH, max_error=10.0).decision == "compressed"
 
 
 @pytest.mark.parametrize("call", ["build", "plan"])
@@ -384,8 +414,15 @@ def test_fused_chains_are_verified_on_inputs(chains: Job) -> None:
     assert artifact.comparison.error <= 1e-4  # rounding
 
 
-def test_fused_chains_ship_with_any_error_limit(chains: Job) -> None:
-    assert chains.build(max_error=0.0).decision == "fused"
+@pytest.mark.parametrize(("error", "decision"), [(0.0, "fused"), (5e-4, "fused"), (5e-3, "source")])
+def test_no_error_limit_is_below_the_rounding_that_fusing_may_cause(
+    chains: Job, monkeypatch: pytest.MonkeyPatch, error: float, decision: str
+) -> None:
+    def rounded(*arguments: Any) -> Comparison:
+        return replace(compare_outputs(*arguments), error=error)
+
+    monkeypatch.setattr("tdc_deploy.evaluate.compare_outputs", rounded)
+    assert chains.build(max_error=0.0).decision == decision
 
 
 def test_fused_chains_ship_unless_they_are_slower(chains: Job, fake_time: FakeTime) -> None:
@@ -431,7 +468,7 @@ def test_a_plan_and_the_build_with_it(job: Job) -> None:
     assert plan.network.ratio <= BUDGET
     assert plan.network.error <= MAX_ERROR
     assert plan.network.verified
-    assert plan.model_sha256 == file_sha256(job.model)
+    assert plan.model_sha256 == files_sha256([job.model])
     # In fake time the layers' times do add up to the network's.
     assert abs(plan.network.predicted_ms - plan.network.measured_ms) <= 1e-6
     artifact = job.build(plan=plan)
@@ -592,12 +629,13 @@ def test_a_missing_folder(job: Job, fake_time: FakeTime) -> None:
     assert fake_time.measured == 0
 
 
-def test_a_folder_in_the_place_of_the_output_or_the_sidecar(job: Job) -> None:
+def test_a_folder_in_the_place_of_the_output_or_the_sidecar(job: Job, fake_time: FakeTime) -> None:
     for path in (job.output, sidecar_path(job.output)):
         path.mkdir()
         with pytest.raises(TdcError, match="is a folder"):
             job.build()
         path.rmdir()
+    assert fake_time.measured == 0
 
 
 def test_a_missing_model(job: Job) -> None:
@@ -706,8 +744,39 @@ def test_the_artifact_needs_no_other_file(job: Job) -> None:
     assert np.array_equal(run(moved / "x.onnx", image=images(2)), expected)
 
 
-def test_rebuilding_from_an_artifact_gives_the_same_network(job: Job) -> None:
-    first = job.build(plan=ROUGH, max_error=1.0)
+def save_external(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model with its weights in a file beside it."""
+    weights = path.with_suffix(".data")
+    weights.unlink(missing_ok=True)  # onnx would append to it
+    onnx.save(model, str(path), save_as_external_data=True, location=weights.name, size_threshold=0)
+
+
+@pytest.mark.parametrize("max_error", [0.0, MAX_ERROR])
+def test_weights_beside_the_model_are_taken_into_the_artifact(job: Job, max_error: float) -> None:
+    save_external(small_cnn(), job.model)
+    held_out = images(SAMPLES)[1::2]
+    expected = run(job.model, image=held_out)
+    artifact = job.build(max_error=max_error)
+    assert artifact.decision == ("source" if max_error == 0 else "compressed")
+    job.model.with_suffix(".data").unlink()
+    # Float32 rounding of another session.
+    assert relative_error(expected, run(artifact.path, image=held_out)) <= max_error + 1e-4
+
+
+def test_other_weights_beside_the_same_file_are_another_model(job: Job) -> None:
+    save_external(small_cnn(seed=0), job.model)
+    content, first = job.model.read_bytes(), job.plan(latency_budget=BUDGET)
+    save_external(small_cnn(seed=1), job.model)
+    assert job.model.read_bytes() == content
+    assert job.plan(latency_budget=BUDGET).model_sha256 != first.model_sha256
+
+
+@pytest.mark.parametrize("ranks", [Ranks(4, 16), Ranks(4, 48)], ids=str)
+def test_rebuilding_from_an_artifact_gives_the_same_network(job: Job, ranks: Ranks) -> None:
+    # The second keeps all output channels, which only the file's own record calls a decomposition.
+    choice = LayerChoice(Candidate("tucker2", ranks, "fused"))
+    first = job.build(plan=Plan(dict.fromkeys(LAYERS, choice)), max_error=1.0)
+    assert first.decision == "compressed"
     again = job.folder / "out" / "again.onnx"
     second = api.build(first.path, again, inputs=job.inputs, store=job.store, threads=1)
     assert second.decision == "fused"

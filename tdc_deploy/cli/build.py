@@ -120,5 +120,6 @@ def _print(out: Output, artifact: Artifact, model: Path) -> None:
 
 
 def _kilobytes(path: Path) -> int:
-    data = path.with_name(path.name + ".data")
-    return (path.stat().st_size + (data.stat().st_size if data.is_file() else 0)) // 1000
+    from tdc_deploy.graph.read import model_files
+
+    return sum(file.stat().st_size for file in model_files(path)) // 1000

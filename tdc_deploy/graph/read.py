@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import onnx
@@ -90,12 +91,26 @@ def fold(network: Network) -> Network:
     return folded
 
 
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+def model_files(path: Path) -> list[Path]:
+    """The ONNX file itself, and the files beside it that hold its weights, if any do."""
+    model = onnx.load(str(path), format="protobuf", load_external_data=False)
+    locations = {
+        entry.value
+        for tensor in model.graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return [path, *(path.parent / location for location in sorted(locations))]
+
+
+def files_sha256(paths: Iterable[Path]) -> str:
+    """Hex digest of the files' bytes, one after the other."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
 
 

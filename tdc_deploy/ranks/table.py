@@ -18,15 +18,24 @@ from tdc_deploy.types import DENSE, Candidate, ConvLayer
 
 @dataclass(frozen=True)
 class Row:
-    """A layer and its candidates, dense first; every one with its error and its measured latency."""
+    """A layer and its candidates, dense first; every one with its error and its measured latency.
+
+    `sensitivity` is what a share of lost energy in this layer adds to the square of the network's
+    output error.
+    """
 
     layer: ConvLayer
     candidates: tuple[Candidate, ...]
+    sensitivity: float = 1.0
 
     @property
     def dense_ms(self) -> float:
         """The layer's latency as it is, in milliseconds."""
         return latency(self.candidates[0])
+
+    def penalty(self, candidate: Candidate) -> float:
+        """What `candidate` adds to the square of the network's output error, as far as it is additive."""
+        return self.sensitivity * candidate.error
 
     def macs(self, candidate: Candidate) -> int:
         """Multiply-accumulates of the layer as `candidate`."""
@@ -43,6 +52,10 @@ class CostTable:
     def dense_ms(self) -> float:
         """Sum of the dense layers' latencies alone, in milliseconds."""
         return sum(row.dense_ms for row in self.rows.values())
+
+    def penalty(self, selection: dict[str, Candidate]) -> float:
+        """Sum of the layers' penalties."""
+        return sum(self.rows[name].penalty(c) for name, c in selection.items())
 
     def saved_ms(self, selection: dict[str, Candidate]) -> float:
         """By how much the selection lowers that sum, in milliseconds."""

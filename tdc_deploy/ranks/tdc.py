@@ -35,10 +35,10 @@ def tdc_within(table: CostTable, max_latency_ms: float, theta: float = THETA) ->
 
 
 def tdc_within_error(table: CostTable, max_error: float, theta: float = THETA) -> Selected:
-    """The fastest that the rule gives, at any FLOPs budget, whose errors sum to at most `max_error`."""
+    """The fastest that the rule gives, at any FLOPs budget, whose penalties sum to at most `max_error`."""
     dense = {name: row.candidates[0] for name, row in table.rows.items()}
     selections = [dense, *(tdc_rule(table, float(budget), theta) for budget in BUDGETS)]
-    fitting = [s for s in selections if sum(c.error for c in s.values()) <= max_error]
+    fitting = [s for s in selections if table.penalty(s) <= max_error]
     return min(fitting, key=_total_latency)
 
 

@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.convs import bias, canonicalise, find_convs, has_bias, kernel
 from tdc_deploy.graph.network import model_of
-from tdc_deploy.graph.read import file_sha256, load_checked, read_network
+from tdc_deploy.graph.read import files_sha256, load_checked, read_network
 from tdc_deploy.graph.shapes import infer_shapes, input_shapes
 from tests.helpers import (
     FLOAT,
@@ -418,9 +418,9 @@ def test_chains_are_found_in_what_is_read(tmp_path: Path) -> None:
     assert found.nodes.keys() == {"first", "core", "last", "add", "activation"}
 
 
-def test_file_sha256(tmp_path: Path) -> None:
+def test_files_sha256(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"abc")
     # The digest that FIPS 180-2 gives for this message.
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert file_sha256(path) == expected
+    assert files_sha256([path]) == expected

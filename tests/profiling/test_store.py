@@ -156,6 +156,14 @@ def test_another_versions_file_is_set_aside_whole(tmp_path: Path) -> None:
     connection.close()
 
 
+def test_a_file_says_which_version_wrote_it(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite3"
+    Store(path).close()
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    connection.close()
+
+
 def test_a_second_file_is_set_aside_beside_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
