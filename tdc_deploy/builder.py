@@ -83,6 +83,8 @@ def make_artifact(
     model, comparison, ratio = _best_model(evaluator, selection, limit)
     decision, reason = _decide(model, comparison, ratio, limit, bool(selection))
     warnings = _warnings(plan, goal, decision, ratio)
+    if plan is not None and plan.model_sha256 not in (None, evaluator.source.sha256):
+        warnings.append("the plan was made for another model, or for another version of this one")
     _hold_to(terms, warnings, comparison, decision)
     artifact = Artifact(
         output, sidecar_path(output), decision, reason, plan, comparison, ratio, tuple(warnings)

@@ -21,6 +21,9 @@ from tdc_deploy.source import Source
 from tdc_deploy.types import Ratio, Timing
 from tdc_deploy.verify import Comparison, Outputs, compare_outputs, run_all
 
+REVISION = 1
+"""Raised whenever the same selection makes another network: what the store has is then measured anew."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -107,6 +110,7 @@ class Evaluator:
     def _describe(self, selection: Selection) -> Mapping[str, Any]:
         forms = {name: str(c) for name, c in sorted(selection.items()) if c.form != "dense"}
         return {
+            "revision": REVISION,
             "backend": self.backend.describe(),
             "model": self.source.sha256,
             "shapes": {name: list(shape) for name, shape in self.source.inputs.items()},

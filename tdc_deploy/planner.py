@@ -89,6 +89,8 @@ def make_plan(evaluator: Evaluator, store: Store, goal: Goal, progress: Progress
         TdcError: the model has no convolution that could be decomposed.
     """
     source = evaluator.source
+    if not source.plannable and source.compressed:
+        return Plan({}, source.sha256, warnings=("every layer is compressed already",))
     if not source.plannable:
         raise TdcError(
             f"{source.path} has no convolution to decompose",

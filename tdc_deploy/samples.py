@@ -178,6 +178,10 @@ def _read_folder(path: Path, shapes: Shapes) -> dict[str, NDArray[Any]]:
     if set(shapes) <= set(files):
         return {name: np.load(file, allow_pickle=False) for name, file in files.items()}
     labels = files.pop(LABELS, None)
+    if not files:
+        raise TdcError(
+            f"{path} holds nothing but labels", expected=f"{_names(shapes)} as .npy files"
+        )
     if len(shapes) > 1:
         raise TdcError(
             f"{path} holds {_names(files)}", expected=f"files named as the inputs: {_names(shapes)}"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,12 @@ def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("session-cache")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _frozen_modules() -> None:
+    """Keep the imported modules out of the library's own collections of garbage."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

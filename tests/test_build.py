@@ -860,3 +860,17 @@ def test_a_fixed_batch(tmp_path: Path, fake_time: FakeTime) -> None:
     assert artifact.decision == "compressed"
     assert artifact.comparison.samples == 11
     assert sidecar_of(artifact)["inputs"][0]["shape"] == [4, 32, 24, 24]
+
+
+def test_a_plan_of_another_model_is_said_to_be_one(job: Job) -> None:
+    plan = job.plan(latency_budget=BUDGET)
+    artifact = job.build(plan=replace(plan, model_sha256="0" * 64))
+    assert any("another model" in warning for warning in artifact.warnings)
+
+
+def test_a_model_that_is_compressed_already_is_fused_whatever_the_budget(job: Job) -> None:
+    everything = {name: LayerChoice(Candidate("tucker2", Ranks(8, 8), "fused")) for name in LAYERS}
+    job.build(plan=Plan(everything), max_error=9.0)
+    again = api.build(job.output, job.folder / "again.onnx", inputs=job.inputs, latency_budget=0.5)
+    assert again.decision == "fused"
+    assert any("compressed already" in warning for warning in again.warnings)

@@ -115,7 +115,6 @@ class Store:
             (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if state != "ok":
                 raise sqlite3.DatabaseError(state)
-            connection.execute("PRAGMA journal_mode = WAL")
             with connection:
                 connection.execute(
                     "CREATE TABLE IF NOT EXISTS measurements (key TEXT PRIMARY KEY, kind TEXT, "
@@ -133,9 +132,9 @@ class Store:
         while (aside := self.path.with_name(f"{stem}-{serial}.bak")).exists():
             serial += 1
         self.path.replace(aside)
-        for suffix in ("-wal", "-shm"):
-            with suppress(FileNotFoundError):
-                self.path.with_name(self.path.name + suffix).unlink()
+        # A journal of the old file must not be played back into the new one.
+        with suppress(FileNotFoundError):
+            self.path.with_name(f"{self.path.name}-journal").unlink()
 
 
 def _canonical(description: Mapping[str, Any]) -> str:

@@ -138,6 +138,7 @@ CASES: list[Case] = [
     ("inputs missing", lambda f: build(f, "--inputs", f / "no.npz"), "no inputs at"),
     ("inputs not npz", lambda f: build(f, "--inputs", f / "model.onnx"), "cannot be read"),
     ("an empty folder", lambda f: build(f, "--inputs", made(f / "d")), "no .npy file"),
+    ("only labels", lambda f: build(f, "--inputs", labels_only(f)), "nothing but labels"),
     ("two arrays", with_inputs(image=X, other=X), "holds arrays"),
     ("another type", with_inputs(image=X.astype(np.float64)), "float64"),
     ("another size", with_inputs(image=X[:, :, 1:]), "has shape"),
@@ -227,6 +228,11 @@ CASES: list[Case] = [
 def made(path: Path) -> Path:
     path.mkdir()
     return path
+
+
+def labels_only(folder: Path) -> Path:
+    np.save(made(folder / "d") / "labels.npy", np.arange(9))
+    return folder / "d"
 
 
 def other(folder: Path) -> Path:
