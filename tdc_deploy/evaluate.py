@@ -21,6 +21,9 @@ from tdc_deploy.source import Source
 from tdc_deploy.types import Ratio, Timing
 from tdc_deploy.verify import Comparison, Outputs, compare_outputs, run_all
 
+# A plan is tried on this many of the inputs; the result is verified on all of them.
+TRIAL_SAMPLES = 128
+
 REVISION = 1
 """Raised whenever the same selection makes another network: what the store has is then measured anew."""
 
@@ -44,6 +47,8 @@ class Evaluator:
         self.backend = backend
         self._store = store
         self._repair_samples, self.samples = samples.split()
+        self._few = self.samples.spread(TRIAL_SAMPLES)
+        self._dense: dict[int, Outputs] = {}
 
     @cached_property
     def dense_ms(self) -> float:
@@ -61,7 +66,8 @@ class Evaluator:
         description = self._describe(selection)
         known = self._store.get("trial", description)
         if known is None:
-            comparison, ratio = self.compare(self.model(selection), NETWORK)
+            model = self.model(selection)
+            comparison, ratio = self._compare(model, NETWORK, self._few)
             known = asdict(Trial(ratio.value, comparison.error))
             self._store.put("trial", description, known)
         return Trial(**known)
@@ -71,10 +77,10 @@ class Evaluator:
         description = self._describe(selection)
         known = self._store.get("error", description)
         if known is None:
-            before = self._dense_outputs
+            before = self._dense_outputs(self._few)
             with self.backend.runner(self.model(selection)) as after:
-                outputs = run_all(after, self.samples)
-            known = compare_outputs(before, outputs, self.samples).error
+                outputs = run_all(after, self._few)
+            known = compare_outputs(before, outputs, self._few).error
             self._store.put("error", description, known)
         return float(known)
 
@@ -87,18 +93,23 @@ class Evaluator:
         return model
 
     def compare(self, model: onnx.ModelProto, effort: Effort) -> tuple[Comparison, Ratio]:
-        """Verify and time a compressed network against the source."""
-        before = self._dense_outputs
-        with self.backend.runner(model) as after:
-            del model  # the runner has its own copy, and the caller may have kept none
-            comparison = compare_outputs(before, run_all(after, self.samples), self.samples)
-            with self.backend.runner(self.source.path) as dense:
-                return comparison, compare(dense, after, self.samples.first_batch(), effort)
+        """Verify a compressed network on all inputs, and time it against the source."""
+        return self._compare(model, effort, self.samples)
 
-    @cached_property
-    def _dense_outputs(self) -> Outputs:
-        with self.backend.runner(self.source.path) as runner:
-            return run_all(runner, self.samples)
+    def _compare(
+        self, model: onnx.ModelProto, effort: Effort, samples: Samples
+    ) -> tuple[Comparison, Ratio]:
+        before = self._dense_outputs(samples)
+        with self.backend.runner(model) as after:
+            comparison = compare_outputs(before, run_all(after, samples), samples)
+            with self.backend.runner(self.source.path) as dense:
+                return comparison, compare(dense, after, samples.first_batch(), effort)
+
+    def _dense_outputs(self, samples: Samples) -> Outputs:
+        if len(samples) not in self._dense:
+            with self.backend.runner(self.source.path) as runner:
+                self._dense[len(samples)] = run_all(runner, samples)
+        return self._dense[len(samples)]
 
     @cached_property
     def _repair(self) -> Repair | None:
@@ -120,4 +131,4 @@ class Evaluator:
 
     @cached_property
     def _inputs_sha256(self) -> list[str]:
-        return [self._repair_samples.sha256, self.samples.sha256]
+        return [self._repair_samples.sha256, self._few.sha256]

@@ -44,7 +44,7 @@ class Repair:
     def __init__(
         self, dense: Network, tensors: Sequence[str], samples: Samples, backend: Backend
     ) -> None:
-        self._samples = samples.take(slice(0, MAX_SAMPLES))
+        self._samples = samples.spread(MAX_SAMPLES)
         self._backend = backend
         self._dense = self._statistics(dense, tensors)
         self.sha256 = self._samples.sha256

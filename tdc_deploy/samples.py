@@ -50,7 +50,7 @@ class Samples:
             digest.update(np.ascontiguousarray(self.arrays[name]).data)
         return digest.hexdigest()
 
-    def take(self, rows: slice) -> Samples:
+    def take(self, rows: slice | NDArray[np.int64]) -> Samples:
         """Some of the samples."""
         arrays = {name: array[rows] for name, array in self.arrays.items()}
         labels = None if self.labels is None else self.labels[rows]
@@ -64,6 +64,12 @@ class Samples:
         if len(self) < SPLIT_FROM or not self.real:
             return self, self
         return self.take(slice(0, None, 2)), self.take(slice(1, None, 2))
+
+    def spread(self, count: int) -> Samples:
+        """At most `count` of the samples, evenly spread over them (they may be sorted by class)."""
+        if len(self) <= count:
+            return self
+        return self.take(np.linspace(0, len(self) - 1, count).round().astype(np.int64))
 
     def batches(self) -> Iterator[tuple[dict[str, NDArray[Any]], int]]:
         """Feeds of the network's batch size, each with how many of its rows are samples.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 from tdc_deploy import api
 from tdc_deploy.artifact import Artifact, read_sidecar, sidecar_path
 from tdc_deploy.errors import TdcError
+from tdc_deploy.evaluate import Evaluator, Trial
 from tdc_deploy.graph.read import files_sha256
 from tdc_deploy.plan_file import LayerChoice, Plan, read_plan, write_plan
+from tdc_deploy.planner import make_plan
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.runtime.session import Session, load
 from tdc_deploy.tucker import Factors, decompose
@@ -874,3 +877,28 @@ def test_a_model_that_is_compressed_already_is_fused_whatever_the_budget(job: Jo
     again = api.build(job.output, job.folder / "again.onnx", inputs=job.inputs, latency_budget=0.5)
     assert again.decision == "fused"
     assert any("compressed already" in warning for warning in again.warnings)
+
+
+def test_a_plan_that_misses_on_all_inputs_is_made_again(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the plan is tried on may be kinder than the rest of the inputs: here by half."""
+    limits: list[float] = []
+
+    def planned(evaluator: Any, store: Any, goal: Any, progress: Any) -> Plan:
+        limits.append(goal.max_error)
+        return make_plan(evaluator, store, goal, progress)
+
+    measured = Evaluator.trial
+
+    def kinder(evaluator: Evaluator, selection: Any) -> Trial:
+        trial = measured(evaluator, selection)
+        return replace(trial, error=trial.error / 2)
+
+    monkeypatch.setattr("tdc_deploy.builder.make_plan", planned)
+    monkeypatch.setattr(Evaluator, "trial", kinder)
+    artifact = job.build(max_error=0.2)
+    assert artifact.decision == "compressed"
+    assert artifact.comparison.error <= 0.2
+    assert len(limits) >= 2
+    assert all(later < earlier for earlier, later in pairwise(limits))

@@ -354,3 +354,14 @@ def test_random_samples_of_whole_numbers_make_no_sense(dtype: Any) -> None:
 def test_the_builders_images_vary() -> None:
     means = images(16).mean((2, 3))
     assert means.std(0).min() >= 0.1  # white noise: 1/24
+
+
+def test_a_spread_takes_from_everywhere() -> None:
+    many = Samples({"x": np.arange(100.0, dtype=np.float32)[:, None]}, 1, np.arange(100))
+    few = many.spread(12)
+    assert len(few) == 12
+    assert few.labels is not None
+    assert (few.labels[0], few.labels[-1]) == (0, 99)
+    # Steps of 9: 99 over 11 gaps.
+    assert set(np.diff(few.labels).tolist()) == {9}
+    assert many.spread(100) is many
