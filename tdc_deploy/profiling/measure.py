@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,17 +19,29 @@ Feeds = Mapping[str, NDArray[np.generic]]
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure: runs and seconds are both lower limits, of timed runs after warm-up."""
+    """How long to measure: runs and seconds are both lower limits, of timed runs after warm-up.
+
+    After `patience_s` seconds, the fewest runs that make a summary are enough: a model that takes a
+    second a run need not run a hundred times.
+    """
 
     warmup_runs: int = 3
     warmup_s: float = 0.01
     runs: int = 15
     seconds: float = 0.06
+    patience_s: float = math.inf
+
+    @property
+    def warmup(self) -> tuple[Effort, int]:
+        """The effort of the warm-up, and its fewest runs."""
+        return Effort(0, 0.0, self.warmup_runs, self.warmup_s), self.warmup_runs
 
 
-LAYER = Effort()
-NETWORK = Effort(warmup_runs=5, warmup_s=0.1, runs=40, seconds=1.0)
-FINAL = Effort(warmup_runs=5, warmup_s=0.2, runs=100, seconds=3.0)
+LAYER = Effort(patience_s=0.5)
+NETWORK = Effort(warmup_runs=3, warmup_s=0.1, runs=40, seconds=1.0, patience_s=5.0)
+FINAL = Effort(warmup_runs=3, warmup_s=0.2, runs=100, seconds=3.0, patience_s=15.0)
+
+FEWEST_RUNS = 5
 
 # A spread above this means that something else ran: measure again, up to MAX_TRIES in all.
 QUIET_SPREAD = 0.2
@@ -36,6 +49,7 @@ MAX_TRIES = 4
 
 # Pairs are compared in blocks, so that slow drifts of the machine widen the interval as they should.
 BLOCKS = 12
+FEWEST_PAIRS = 2 * BLOCKS
 
 
 def timing_of(milliseconds: Sequence[float]) -> Timing:
@@ -46,7 +60,7 @@ def timing_of(milliseconds: Sequence[float]) -> Timing:
 
 def measure(runner: BaseRunner, feeds: Feeds, effort: Effort = LAYER) -> Timing:
     """The latency of an active runner, the calmest of up to MAX_TRIES series."""
-    _repeat(lambda: _run(runner, feeds), effort.warmup_runs, effort.warmup_s)
+    _repeat(lambda: _run(runner, feeds), *effort.warmup)
     best = _series(runner, feeds, effort)
     for _ in range(MAX_TRIES - 1):
         if best.spread <= QUIET_SPREAD:
@@ -57,7 +71,7 @@ def measure(runner: BaseRunner, feeds: Feeds, effort: Effort = LAYER) -> Timing:
 
 def _series(runner: BaseRunner, feeds: Feeds, effort: Effort) -> Timing:
     milliseconds: list[float] = []
-    _repeat(lambda: milliseconds.append(_run(runner, feeds)), effort.runs, effort.seconds)
+    _repeat(lambda: milliseconds.append(_run(runner, feeds)), effort, FEWEST_RUNS)
     return timing_of(milliseconds)
 
 
@@ -76,9 +90,9 @@ def compare(before: BaseRunner, after: BaseRunner, feeds: Feeds, effort: Effort 
         else:
             pairs.append((_run(before, feeds), _run(after, feeds)))
 
-    _repeat(pair, effort.warmup_runs, effort.warmup_s)
+    _repeat(pair, *effort.warmup)
     pairs.clear()
-    _repeat(pair, max(effort.runs, 2 * BLOCKS), effort.seconds)
+    _repeat(pair, effort, FEWEST_PAIRS)
     times = np.asarray(pairs)
     value, lower, upper = _interval(np.log(times[:, 1] / times[:, 0]))
     return Ratio(
@@ -88,7 +102,7 @@ def compare(before: BaseRunner, after: BaseRunner, feeds: Feeds, effort: Effort 
 
 def _interval(log_ratios: NDArray[np.float64]) -> tuple[float, float, float]:
     blocks = np.array([np.median(block) for block in np.array_split(log_ratios, BLOCKS)])
-    centre = float(np.median(log_ratios))
+    centre = float(blocks.mean())
     half = float(stats.t.ppf(0.975, BLOCKS - 1) * blocks.std(ddof=1) / np.sqrt(BLOCKS))
     return float(np.exp(centre)), float(np.exp(centre - half)), float(np.exp(centre + half))
 
@@ -98,8 +112,13 @@ def _run(runner: BaseRunner, feeds: Feeds) -> float:
     return float(runner.last_inference_time()) * 1e3
 
 
-def _repeat(call: Callable[[], object], runs: int, seconds: float) -> None:
-    start, done = time.perf_counter(), 0
-    while done < runs or time.perf_counter() - start < seconds:
+def _repeat(call: Callable[[], object], effort: Effort, fewest: int) -> None:
+    start, done, elapsed = time.perf_counter(), 0, 0.0
+    while done < fewest or elapsed < effort.seconds or _wants_more(effort, done, elapsed):
         call()
         done += 1
+        elapsed = time.perf_counter() - start
+
+
+def _wants_more(effort: Effort, done: int, elapsed: float) -> bool:
+    return done < effort.runs and elapsed < effort.patience_s

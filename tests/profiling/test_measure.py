@@ -9,6 +9,7 @@ import pytest
 
 from tdc_deploy.profiling.measure import (
     BLOCKS,
+    FEWEST_RUNS,
     MAX_TRIES,
     Effort,
     compare,
@@ -111,6 +112,22 @@ def test_runs_go_on_until_enough_time_has_passed(monkeypatch: pytest.MonkeyPatch
     timing = measure(runner, FEEDS, Effort(1, 1.0, runs=2, seconds=5.0))
     assert timing.runs == 20
     assert len(runner.fed) == 4 + 20
+
+
+@pytest.mark.parametrize(("run_s", "runs"), [(0.25, 8), (1.0, FEWEST_RUNS)])
+def test_slow_models_are_not_run_a_hundred_times(
+    monkeypatch: pytest.MonkeyPatch, run_s: float, runs: int
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    fake = SimpleNamespace(perf_counter=lambda: clock.now)
+    monkeypatch.setattr("tdc_deploy.profiling.measure.time", fake)
+
+    def slow() -> float:
+        clock.now += run_s
+        return run_s * 1e3
+
+    effort = Effort(0, 0.0, runs=100, seconds=1.0, patience_s=2.0)
+    assert measure(ScriptedRunner(slow), FEEDS, effort).runs == runs
 
 
 def test_half_the_time_is_a_ratio_of_a_half() -> None:
