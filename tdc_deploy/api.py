@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
-from tdc_deploy.artifact import Artifact
+from tdc_deploy.artifact import Artifact, sidecar_path
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.builder import Terms, check_output, make_artifact
 from tdc_deploy.errors import TdcError
 from tdc_deploy.evaluate import Evaluator
+from tdc_deploy.files import check_distinct
+from tdc_deploy.graph.read import model_files
 from tdc_deploy.memory import return_large_blocks
 from tdc_deploy.plan_file import Plan, read_plan
 from tdc_deploy.planner import DEFAULT_MAX_ERROR, Goal, SolverName, make_plan
@@ -105,9 +107,13 @@ def build(
         )
     given = read_plan(Path(plan)) if isinstance(plan, (str, PathLike)) else plan
     _check_fail_above(fail_above)
-    with _opened(source_path, inputs, shapes, threads, store, output_path) as (evaluator, measured):
+    check_output(output_path)
+    read = [Path(p) for p in (inputs, plan, store) if isinstance(p, (str, PathLike))]
+    written = [output_path, sidecar_path(output_path)]
+    check_distinct(written, [*model_files(source_path), *read])
+    with _opened(source_path, inputs, shapes, threads, store) as (evaluator, measured):
         unplanned = plan is None and all(budget is None for budget in budgets)
-        fuse_only = unplanned and bool(evaluator.source.compressed)
+        fuse_only = unplanned and evaluator.source.is_compressed
         wanted = inputs is not None or fuse_only
         goal = _goal(wanted, latency_budget, speedup, max_error, solver, flops_budget, theta)
         return make_artifact(
@@ -129,14 +135,11 @@ def _opened(
     shapes: Shapes | None,
     threads: int,
     store: StrPath | None,
-    output: Path | None = None,
 ) -> Iterator[tuple[Evaluator, Store]]:
     if threads < 0:
         raise TdcError(f"threads is {threads}", expected="0 (ONNX Runtime's choice) or more")
     return_large_blocks()
     source = read_source(Path(model), shapes)
-    if output is not None:
-        check_output(output, source.path)
     samples = _samples(source, inputs)
     with Store(None if store is None else Path(store)) as measurements:
         yield Evaluator(source, samples, OnnxRuntimeBackend(threads), measurements), measurements

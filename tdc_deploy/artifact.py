@@ -7,7 +7,6 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +21,10 @@ from tdc_deploy.source import Source
 from tdc_deploy.strict_json import dumps
 from tdc_deploy.types import Ratio
 from tdc_deploy.verify import Comparison
+from tdc_deploy.versions import library_versions
 
 FORMAT = "tdc-deploy artifact"
 VERSION = 1
-LIBRARIES = ("tdc-deploy", "onnx", "onnxruntime", "onnx-graphsurgeon", "polygraphy", "numpy")
 
 # Protobuf cannot serialise more in one piece.
 MAX_INLINE_BYTES = 2**31 - 1
@@ -130,17 +129,6 @@ def read_sidecar(artifact: Path) -> dict[str, Any] | None:
             f"{path} belongs to another file than {artifact}", fix="remove it, or build again"
         )
     return data
-
-
-def library_versions() -> dict[str, str]:
-    """Installed versions of the libraries that shape a result."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def _weight_types(model: onnx.ModelProto) -> set[str]:

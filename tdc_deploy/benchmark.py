@@ -14,7 +14,7 @@ from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.network import network_of
 from tdc_deploy.graph.read import load_checked
 from tdc_deploy.graph.shapes import Shape, Shapes, input_shapes
-from tdc_deploy.profiling.measure import Effort, Feeds, compare, measure
+from tdc_deploy.profiling.measure import Effort, Feeds, compare_fresh, measure
 from tdc_deploy.progress import Progress
 from tdc_deploy.samples import read_samples
 from tdc_deploy.types import Ratio, Timing
@@ -63,15 +63,17 @@ def bench_models(
     backend = OnnxRuntimeBackend(threads)
     effort = Effort(warmup_runs=3, warmup_s=warmup, runs=iterations, seconds=duration)
     progress("measuring", 0, 1)
-    with backend.runner(model) as first:
-        if other is None:
-            timings: tuple[Timing, ...] = (measure(first, feeds, effort),)
-            ratio = None
-        else:
-            with backend.runner(other) as second:
-                ratio = compare(first, second, feeds, effort)
-            timings = (ratio.before, ratio.after)
-    batch = next(iter(sizes.values()))[0]
+    timings: tuple[Timing, ...]
+    if other is None:
+        ratio = None
+        with backend.runner(model) as runner:
+            timings = (measure(runner, feeds, effort),)
+    else:
+        ratio = compare_fresh(
+            lambda: backend.runner(model), lambda: backend.runner(other), feeds, effort
+        )
+        timings = (ratio.before, ratio.after)
+    batch = next((shape[0] for shape in sizes.values() if shape), 1)
     return BenchResult(timings, ratio, batch, backend.describe())
 
 

@@ -11,10 +11,9 @@ from tdc_deploy.artifact import Artifact, Decision, sidecar_path, write_artifact
 from tdc_deploy.errors import TdcError
 from tdc_deploy.evaluate import Evaluator
 from tdc_deploy.files import check_writable
-from tdc_deploy.graph.functions import DOMAIN
 from tdc_deploy.graph.read import load_checked
 from tdc_deploy.plan_file import Plan, check_layers
-from tdc_deploy.planner import Goal, make_plan
+from tdc_deploy.planner import Goal, make_plan, with_errors
 from tdc_deploy.profiling.measure import FINAL
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.progress import Progress
@@ -43,8 +42,8 @@ class Terms:
     fail_above: float | None = None
 
 
-def check_output(output: Path, source: Path) -> None:
-    """Raise TdcError if the artifact cannot be written there, before any work is done."""
+def check_output(output: Path) -> None:
+    """Raise TdcError if no artifact can be written there, before any work is done."""
     if output.suffix in ENGINE_SUFFIXES:
         raise TdcError(
             f"output {output}: TensorRT engines cannot be built by this version",
@@ -54,8 +53,6 @@ def check_output(output: Path, source: Path) -> None:
         raise TdcError(f"output {output}", expected="a name that ends in .onnx")
     for written in (output, sidecar_path(output)):
         check_writable(written)
-    if output.exists() and output.samefile(source):
-        raise TdcError("the output is the model itself", fix="choose another name for -o")
 
 
 def make_artifact(
@@ -78,6 +75,7 @@ def make_artifact(
     """
     if plan is not None:
         check_layers(plan, evaluator.source.plannable)
+        plan = with_errors(plan, evaluator.source)
     if plan is None and not fuse_only:
         built = _plan_and_build(evaluator, store, goal, progress)
     else:
@@ -106,6 +104,7 @@ class _Built:
     comparison: Comparison
     ratio: Ratio
     limit: float
+    came_compressed: bool
 
     @property
     def compressed(self) -> bool:
@@ -139,10 +138,11 @@ def _build(evaluator: Evaluator, plan: Plan | None, max_error: float, progress: 
     selection = {} if plan is None else plan.selection
     limit = max_error if selection else max(max_error, FUSING_ERROR)
     model = evaluator.model(selection, refine=True)
-    built = _Built(plan, model, *evaluator.compare(model, FINAL), limit)
+    came_compressed = bool(evaluator.source.compressed)
+    built = _Built(plan, model, *evaluator.compare(model, FINAL), limit, came_compressed)
     if not built.within_limit and selection:
         model = evaluator.model(selection)
-        built = _Built(plan, model, *evaluator.compare(model, FINAL), limit)
+        built = _Built(plan, model, *evaluator.compare(model, FINAL), limit, came_compressed)
     progress("verifying", 1, 1)
     return built
 
@@ -153,8 +153,8 @@ def _decide(built: _Built) -> tuple[Decision, str]:
         f"{ratio.value:.3f} of the source's time "
         f"(95% interval {ratio.lower:.3f} to {ratio.upper:.3f})"
     )
-    if not built.compressed and not any(n.domain == DOMAIN for n in built.model.graph.node):
-        return "source", "there was nothing to compress or fuse within the limits"
+    if not built.compressed and not built.came_compressed:
+        return "source", "nothing could be compressed within the limits"
     if not built.within_limit:
         error, limit = comparison.error, built.limit
         return "source", f"the error {error:.4g} is above the limit of {limit:.4g}"

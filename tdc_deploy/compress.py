@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tdc_deploy.graph.chains import find_chains
+from tdc_deploy.graph.chains import Chain, find_chains
 from tdc_deploy.graph.convs import kernel
 from tdc_deploy.graph.decompose import decompose_conv
-from tdc_deploy.graph.fuse import fuse
+from tdc_deploy.graph.fuse import fuse, mark_compressed
 from tdc_deploy.graph.network import Network
 from tdc_deploy.graph.shapes import infer_shapes
 from tdc_deploy.repair import Repair
@@ -38,13 +38,30 @@ def compress(
         ends.append(decompose_conv(network.graph, node, factors)[-1])
     if repair is not None:
         repair.correct(network, ends)
-    return fuse_all(network, source, {name for name, c in selection.items() if c.ranks})
+    return _fuse_all(network, source, selection)
 
 
-def fuse_all(network: Network, source: Source, decomposed: set[str]) -> Network:
-    """Fuse every chain of `network`, in place, remembering which are decompositions."""
+def _fuse_all(network: Network, source: Source, selection: Selection) -> Network:
+    """Fuse every chain of `network`, in place, but those that the selection keeps native, and remember
+    which are decompositions.
+    """
     chains = find_chains(network, infer_shapes(network, source.inputs))
-    known = {chain.core.name for chain in source.compressed}
-    known |= {f"{name}/core" for name in decomposed}
-    fuse(network, chains, [chain for chain in chains if chain.core.name in known])
+    came_compressed = {chain.core.name for chain in source.compressed}
+    made = {name: c.implementation for name, c in selection.items() if c.form == "tucker2"}
+    compressed, native = [], []
+    for chain in chains:
+        implementation = made.get(_layer_of(chain))
+        if implementation is not None or chain.core.name in came_compressed:
+            compressed.append(chain)
+        if implementation == "native":
+            native.append(chain)
+    mark_compressed(network, native)
+    fuse(network, [chain for chain in chains if chain not in native], compressed)
     return network
+
+
+def _layer_of(chain: Chain) -> str:
+    """The layer that the chain decomposes, or nothing if its nodes are not all of one."""
+    name = str(chain.core.name).removesuffix("/core")
+    ends = (chain.first.name, chain.last.name)
+    return name if ends == (f"{name}/first", f"{name}/last") else ""

@@ -13,7 +13,7 @@ import onnx
 from tdc_deploy.backends.base import Backend
 from tdc_deploy.compress import Selection, compress
 from tdc_deploy.graph.network import model_of
-from tdc_deploy.profiling.measure import NETWORK, Effort, compare
+from tdc_deploy.profiling.measure import NETWORK, Effort, compare, compare_fresh
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.repair import Repair
 from tdc_deploy.samples import Samples
@@ -24,7 +24,7 @@ from tdc_deploy.verify import Comparison, Outputs, compare_outputs, run_all
 # A plan is tried on this many of the inputs; the result is verified on all of them.
 TRIAL_SAMPLES = 128
 
-REVISION = 1
+REVISION = 2
 """Raised whenever the same selection makes another network: what the store has is then measured anew."""
 
 
@@ -66,9 +66,7 @@ class Evaluator:
         description = self._describe(selection)
         known = self._store.get("trial", description)
         if known is None:
-            model = self.model(selection)
-            comparison, ratio = self._compare(model, NETWORK, self._few)
-            known = asdict(Trial(ratio.value, comparison.error))
+            known = asdict(self._try(self.model(selection)))
             self._store.put("trial", description, known)
         return Trial(**known)
 
@@ -94,16 +92,25 @@ class Evaluator:
 
     def compare(self, model: onnx.ModelProto, effort: Effort) -> tuple[Comparison, Ratio]:
         """Verify a compressed network on all inputs, and time it against the source."""
-        return self._compare(model, effort, self.samples)
-
-    def _compare(
-        self, model: onnx.ModelProto, effort: Effort, samples: Samples
-    ) -> tuple[Comparison, Ratio]:
-        before = self._dense_outputs(samples)
         with self.backend.runner(model) as after:
-            comparison = compare_outputs(before, run_all(after, samples), samples)
+            outputs = run_all(after, self.samples)
+        comparison = compare_outputs(self._dense_outputs(self.samples), outputs, self.samples)
+        ratio = compare_fresh(
+            lambda: self.backend.runner(self.source.path),
+            lambda: self.backend.runner(model),
+            self.samples.first_batch(),
+            effort,
+        )
+        return comparison, ratio
+
+    def _try(self, model: onnx.ModelProto) -> Trial:
+        """The same on a few inputs and with one session each: enough to correct a plan by."""
+        before = self._dense_outputs(self._few)
+        with self.backend.runner(model) as after:
+            comparison = compare_outputs(before, run_all(after, self._few), self._few)
             with self.backend.runner(self.source.path) as dense:
-                return comparison, compare(dense, after, samples.first_batch(), effort)
+                ratio = compare(dense, after, self._few.first_batch(), NETWORK)
+        return Trial(ratio.value, comparison.error)
 
     def _dense_outputs(self, samples: Samples) -> Outputs:
         if len(samples) not in self._dense:

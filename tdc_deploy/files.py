@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,6 +46,18 @@ def write_whole(contents: Mapping[Path, bytes]) -> None:
         for name in written.values():
             with suppress(FileNotFoundError):
                 Path(name).unlink()
+
+
+def check_distinct(written: Iterable[Path], read: Iterable[Path]) -> None:
+    """Raise TdcError if a file that is to be written is one that is read."""
+    sources = [path for path in read if path.exists()]
+    for path in written:
+        for source in sources:
+            if path.exists() and path.samefile(source):
+                raise TdcError(
+                    f"{path} would be overwritten, which this command reads",
+                    fix="choose another name for the output",
+                )
 
 
 def check_writable(path: Path) -> None:

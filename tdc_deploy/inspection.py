@@ -11,6 +11,7 @@ import numpy as np
 
 from tdc_deploy.artifact import read_sidecar
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
+from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.chains import Chain, find_chains
 from tdc_deploy.graph.functions import OPERATORS
 from tdc_deploy.graph.network import network_of
@@ -65,6 +66,7 @@ class _Entry:
     layer: ConvLayer
     form: Candidate
     kind: str
+    note: str = ""
 
 
 def inspect_model(
@@ -83,11 +85,13 @@ def inspect_model(
     """
     fused = _fused_names(path)
     source = read_source(path, shapes)
-    sidecar = read_sidecar(path)
+    sidecar, note = _sidecar(path)
     entries = _entries(source, fused)
     times = _times(entries, threads, store, progress) if measure else {}
     layers = [_info(entry, times.get(entry.layer.name), sidecar) for entry in entries]
-    layers += [_left_dense(name, conv.reason) for name, conv in source.convs.items() if conv.reason]
+    layers += [
+        _unknown(name, conv.reason) for name, conv in source.convs.items() if conv.layer is None
+    ]
     graph = source.network.graph
     return Inspection(
         layers=tuple(layers),
@@ -98,8 +102,16 @@ def inspect_model(
         opset=source.network.opset,
         chains=sum(entry.kind != "conv" for entry in entries),
         fused=len(fused),
-        artifact="" if sidecar is None else f"{sidecar['decision']}, {sidecar['accuracy']}",
+        artifact=note if sidecar is None else f"{sidecar['decision']}, {sidecar['accuracy']}",
     )
+
+
+def _sidecar(path: Path) -> tuple[dict[str, Any] | None, str]:
+    """The file's sidecar; or none, and a note if there is one that is another's."""
+    try:
+        return read_sidecar(path), ""
+    except TdcError as error:
+        return None, f"its sidecar is not used: {error.received}"
 
 
 def _fused_names(path: Path) -> set[str]:
@@ -109,7 +121,11 @@ def _fused_names(path: Path) -> set[str]:
 
 
 def _entries(source: Source, fused: set[str]) -> list[_Entry]:
-    chains = find_chains(source.network, source.shapes)
+    chains = [
+        chain
+        for chain in find_chains(source.network, source.shapes)
+        if source.convs[chain.core.name].layer is not None
+    ]
     by_first = {chain.first.name: chain for chain in chains}
     inside = {node.name for chain in chains for node in chain.nodes.values()}
     entries = []
@@ -119,7 +135,8 @@ def _entries(source: Source, fused: set[str]) -> list[_Entry]:
             is_fused = chain.last.name in fused
             entries.append(_chain_entry(source, chain, "fused chain" if is_fused else "chain"))
         elif name not in inside and conv.layer is not None:
-            entries.append(_Entry(conv.layer, DENSE, "conv"))
+            note = f"stays dense: {conv.reason}" if conv.reason else ""
+            entries.append(_Entry(conv.layer, DENSE, "conv", note))
     return entries
 
 
@@ -138,7 +155,7 @@ def _times(
     times = {}
     with Store(store) as measurements:
         profiler = LayerProfiler(OnnxRuntimeBackend(threads), measurements)
-        for done, entry in enumerate(entries):
+        for done, entry in enumerate(entry for entry in entries if not entry.note):
             progress("measuring layers", done, len(entries))
             times[entry.layer.name] = profiler.latency(entry.layer, entry.form)
     return times
@@ -159,7 +176,7 @@ def _info(entry: _Entry, measured: float | None, sidecar: dict[str, Any] | None)
         params=cost.params,
         latency_ms=planned.get("latency_ms") if measured is None else measured,
         error=planned.get("error"),
-        note="",
+        note=entry.note,
     )
 
 
@@ -169,7 +186,7 @@ def _planned(name: str, sidecar: dict[str, Any] | None) -> dict[str, Any]:
     return found
 
 
-def _left_dense(name: str, reason: str) -> LayerInfo:
+def _unknown(name: str, reason: str) -> LayerInfo:
     return LayerInfo(name, "conv", "-", (), (), 0, 0, None, None, f"stays dense: {reason}")
 
 

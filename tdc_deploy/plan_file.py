@@ -27,7 +27,7 @@ class LayerChoice:
 
     def __post_init__(self) -> None:
         if self.dense_ms is not None:
-            check_number("dense_ms", self.dense_ms)
+            check_number("dense_ms", self.dense_ms, positive=True)
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class PlanFigures:
     verified: bool
 
     def __post_init__(self) -> None:
-        for name in ("dense_ms", "predicted_ms", "measured_ms", "error"):
+        check_number("dense_ms", self.dense_ms, positive=True)
+        for name in ("predicted_ms", "measured_ms", "error"):
             check_number(name, getattr(self, name))
 
     @property

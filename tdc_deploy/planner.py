@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from tdc_deploy.errors import TdcError
@@ -12,9 +12,11 @@ from tdc_deploy.profiling.layers import LayerProfiler
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.progress import Progress
 from tdc_deploy.ranks import milp, tdc
+from tdc_deploy.ranks.milp import Selected
 from tdc_deploy.ranks.sensitivity import with_sensitivities
-from tdc_deploy.ranks.table import CostTable, build_table
-from tdc_deploy.search import Search, Selected, Tried
+from tdc_deploy.ranks.table import CostTable, build_table, layer_errors
+from tdc_deploy.search import Search, Tried
+from tdc_deploy.source import Source
 from tdc_deploy.types import check_number
 
 SolverName = Literal["milp", "tdc"]
@@ -99,7 +101,7 @@ def make_plan(evaluator: Evaluator, store: Store, goal: Goal, progress: Progress
         )
     profiler = LayerProfiler(evaluator.backend, store)
     dense_ms = evaluator.dense_ms
-    table = build_table(source, profiler, progress)
+    table = build_table(source, profiler, progress, whole_grid=goal.solver == "tdc")
     table = with_sensitivities(table, evaluator.error, progress)
     solver = MilpSolver() if goal.solver == "milp" else TdcSolver(goal.theta)
     search = Search(table, dense_ms, solver, evaluator.trial, progress)
@@ -107,11 +109,20 @@ def make_plan(evaluator: Evaluator, store: Store, goal: Goal, progress: Progress
     return _plan_of(best, table, evaluator, goal, profiler.measured)
 
 
+def with_errors(plan: Plan, source: Source) -> Plan:
+    """The plan with each candidate's error as its kernel has it: a plan may have been edited."""
+    layers = {}
+    for name, choice in plan.layers.items():
+        error = layer_errors(source, name, [choice.candidate])[0] if name in plan.selection else 0.0
+        layers[name] = replace(choice, candidate=replace(choice.candidate, error=error))
+    return replace(plan, layers=layers)
+
+
 def _run(search: Search, goal: Goal) -> Tried:
     if goal.flops_budget is None:
         return search.run(goal.latency_budget, goal.max_error)
     done = search.try_selection(tdc.tdc_rule(search.table, goal.flops_budget, goal.theta))
-    if done.trial.error <= goal.max_error:
+    if done.trial.error <= goal.max_error and done.trial.ratio <= 1:
         return done
     return search.run(None, goal.max_error)
 
@@ -137,11 +148,18 @@ def _plan_of(
         backend=evaluator.backend.describe(),
         network=figures,
         measurements=measured,
-        warnings=tuple(_warnings(best, goal)),
+        warnings=tuple(_warnings(best, table, goal)),
     )
 
 
-def _warnings(best: Tried, goal: Goal) -> list[str]:
+def _warnings(best: Tried, table: CostTable, goal: Goal) -> list[str]:
+    if goal.flops_budget is not None:
+        asked = tdc.tdc_rule(table, goal.flops_budget, goal.theta)
+        if best.selection != asked:
+            return [
+                f"the FLOPs budget of {goal.flops_budget:.3g} was not met: its plan is above the error "
+                f"limit of {goal.max_error:.3g}, or slower than the dense network"
+            ]
     budget = goal.latency_budget
     if budget is None or best.trial.ratio <= budget:
         return []

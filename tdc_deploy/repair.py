@@ -71,7 +71,9 @@ class Repair:
             for feeds, count in self._samples.batches():
                 used = {name: array for name, array in feeds.items() if name in fed}
                 for name, value in runner.infer(used, check_inputs=False).items():
-                    sums[name].add(np.asarray(value)[:count])
+                    # Inside, the first dimension may hold more than the samples (crops, frames).
+                    rows = count if len(value) == self._samples.batch else None
+                    sums[name].add(np.asarray(value)[:rows])
         return {name: moments.statistics() for name, moments in sums.items()}
 
 

@@ -16,10 +16,8 @@ from typing import Protocol
 
 from tdc_deploy.evaluate import Trial
 from tdc_deploy.progress import Progress
+from tdc_deploy.ranks.milp import Selected
 from tdc_deploy.ranks.table import CostTable
-from tdc_deploy.types import Candidate
-
-Selected = dict[str, Candidate]
 
 BUDGET_ROUNDS = 5
 ERROR_ROUNDS = 8
@@ -93,7 +91,7 @@ class Search:
         if saved > 0 and done.trial.ratio < 1:
             self.scale = (1 - done.trial.ratio) * self.dense_ms / saved
         errors = self.table.penalty(selection)
-        if errors > 0 and math.isfinite(done.trial.error):
+        if errors > 0 and 0 < done.trial.error < math.inf:
             self.gain = done.trial.error**2 / errors
         return done
 

@@ -14,7 +14,7 @@ from tdc_deploy.graph.convs import FoundConv, find_convs, kernel
 from tdc_deploy.graph.network import Network
 from tdc_deploy.graph.read import files_sha256, model_files, read_network
 from tdc_deploy.graph.shapes import Shape, Shapes, infer_shapes, input_shapes
-from tdc_deploy.tucker import Bases, mode_bases
+from tdc_deploy.tucker import Bases, dense_cost, mode_bases
 from tdc_deploy.types import ConvLayer
 
 
@@ -42,8 +42,23 @@ class Source:
         return {
             name: conv.layer
             for name, conv in self.convs.items()
-            if conv.layer is not None and name not in taken
+            if conv.layer is not None and not conv.reason and name not in taken
         }
+
+    @property
+    def is_compressed(self) -> bool:
+        """True if the model came in compressed, so that it needs no planning unless it is asked for:
+        it has chains, and most of its arithmetic is not in layers that could still be decomposed.
+        """
+        if not self.compressed:
+            return False
+        plannable = self.plannable
+        macs = {
+            name: dense_cost(conv.layer).macs
+            for name, conv in self.convs.items()
+            if conv.layer is not None
+        }
+        return 2 * sum(macs[name] for name in plannable) < sum(macs.values())
 
     def bases(self, name: str) -> Bases:
         """`mode_bases` of a layer's kernel, computed once."""
@@ -69,7 +84,7 @@ def read_source(path: Path, given_shapes: Mapping[str, Shape] | None = None) -> 
 
 def _check_finite(path: Path, convs: Mapping[str, FoundConv]) -> None:
     for name, conv in convs.items():
-        if conv.layer is not None and not np.isfinite(kernel(conv.node)).all():
+        if conv.layer is not None and not conv.reason and not np.isfinite(kernel(conv.node)).all():
             raise TdcError(
                 f"the weight of {name!r} in {path} holds NaN or infinity",
                 expected="finite weights",

@@ -19,16 +19,20 @@ Outputs = Mapping[str, NDArray[Any]]
 # Below this share of its size, an output's variation over the inputs is rounding.
 MIN_VARIATION = 1e-6
 
+# A constant output that moves by no more than this share of it has only been rounded differently.
+SAME = 1e-5
+
 
 @dataclass(frozen=True)
 class Comparison:
     """How far the network after is from the one before, over `samples` inputs.
 
-    error: norm of the difference over the norm of (output before − its mean over the inputs); the
-    largest of the outputs' errors. cosine: mean over the inputs of the outputs' cosine similarity.
-    top1_agreement: share of the inputs on which the first output's largest class is the same, and the
-    accuracies are shares that match the labels; None where the output is no [N, classes] or there are
-    no labels. `verified` is False if the inputs were random.
+    error: norm of the difference over the norm of (output before − its mean over the inputs), for
+    integer outputs the share that differs; the largest of the outputs' errors. cosine: mean over the
+    inputs of the float outputs' cosine similarity, the least of them. top1_agreement: share of the
+    inputs on which the largest class of the first output [N, classes] is the same, and the accuracies
+    are shares that match the labels; None where there is no such output, or there are no labels.
+    `verified` is False if the inputs were random.
     """
 
     error: float
@@ -49,7 +53,17 @@ def run_all(runner: BaseRunner, samples: Samples) -> Outputs:
             # Outputs without a batch dimension (a global score) count as one row a batch.
             rows = array[:count] if array.shape[:1] == (samples.batch,) else array[None]
             parts.setdefault(name, []).append(np.array(rows))
-    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    return {name: _joined(name, arrays) for name, arrays in parts.items()}
+
+
+def _joined(name: str, arrays: list[NDArray[Any]]) -> NDArray[Any]:
+    if len({array.shape[1:] for array in arrays}) > 1:
+        raise TdcError(
+            f"the size of output {name!r} depends on the input's values",
+            expected="outputs of one size, which can be compared",
+            fix="take the network without what follows it (non-maximum suppression, say)",
+        )
+    return np.concatenate(arrays)
 
 
 def compare_outputs(before: Outputs, after: Outputs, samples: Samples) -> Comparison:
@@ -58,27 +72,53 @@ def compare_outputs(before: Outputs, after: Outputs, samples: Samples) -> Compar
     Raises:
         TdcError: the outputs have other names, or those before do not depend on the input.
     """
-    floats = [name for name, value in before.items() if value.dtype.kind == "f"]
-    if set(before) != set(after) or not floats:
+    if set(before) != set(after) or not before:
         raise TdcError(
-            f"outputs {sorted(before)} before, {sorted(after)} after",
-            expected="the same outputs, at least one of them floating point",
+            f"outputs {sorted(before)} before, {sorted(after)} after", expected="the same outputs"
         )
-    errors = [relative_error(before[name], after[name]) for name in floats]
-    cosines = [_cosine(before[name], after[name]) for name in floats]
-    first_before, first_after = before[floats[0]], after[floats[0]]
-    classes = first_before.ndim == 2 and first_before.shape[1] > 1
-    top_before, top_after = first_before.argmax(-1), first_after.argmax(-1)
-    labels = samples.labels if classes else None
+    errors = {name: output_error(name, before[name], after[name]) for name in before}
+    if not any(_varies(value) for value in before.values()):
+        raise TdcError(
+            "the model's outputs are the same for every input, so their error means nothing",
+            expected="inputs that differ, and a network that depends on them",
+            fix="give --inputs with real, different samples",
+        )
+    floats = [name for name, value in before.items() if value.dtype.kind == "f"]
+    scores = next(
+        (before[n].astype(np.float64) for n in floats if _is_scores(before[n], samples)), None
+    )
+    other = next((after[n] for n in floats if _is_scores(before[n], samples)), None)
+    top_before = None if scores is None else scores.argmax(1)
+    top_after = None if other is None else other.argmax(1)
     return Comparison(
-        error=max(errors),
-        cosine=min(cosines),
-        top1_agreement=float((top_before == top_after).mean()) if classes else None,
-        accuracy_before=None if labels is None else float((top_before == labels).mean()),
-        accuracy_after=None if labels is None else float((top_after == labels).mean()),
+        error=max(errors.values()),
+        cosine=min((_cosine(before[name], after[name]) for name in floats), default=1.0),
+        top1_agreement=_share_equal(top_before, top_after),
+        accuracy_before=_share_equal(top_before, samples.labels),
+        accuracy_after=_share_equal(top_after, samples.labels),
         samples=len(samples),
         verified=samples.real,
     )
+
+
+def output_error(name: str, before: NDArray[Any], after: NDArray[Any]) -> float:
+    """The error of one output: relative for floats, the share of elements that differ for the rest.
+
+    A float output that is the same for every input (anchor boxes, say) has none if it stays as it is.
+    """
+    if before.shape != after.shape:
+        raise TdcError(
+            f"output {name!r} has shape {before.shape} before and {after.shape} after",
+            expected="outputs whose size does not depend on the values",
+        )
+    if before.dtype.kind != "f":
+        return float((before != after).mean()) if before.size else 0.0
+    if np.isfinite(before).all() and not _varies(before):
+        same = np.allclose(
+            before, after, rtol=SAME, atol=SAME * float(np.abs(before).max(initial=0))
+        )
+        return 0.0 if same else math.inf
+    return relative_error(before, after)
 
 
 def relative_error(before: NDArray[Any], after: NDArray[Any]) -> float:
@@ -96,7 +136,7 @@ def relative_error(before: NDArray[Any], after: NDArray[Any]) -> float:
             fix="check the inputs' preprocessing, or the weights",
         )
     variation = float(np.linalg.norm(reference - reference.mean(0)))
-    if variation <= MIN_VARIATION * float(np.linalg.norm(reference)):
+    if not _varies(reference):
         raise TdcError(
             "the model's output is the same for every input, so its error means nothing",
             expected="inputs that differ, and a network that depends on them",
@@ -104,6 +144,21 @@ def relative_error(before: NDArray[Any], after: NDArray[Any]) -> float:
         )
     difference = float(np.linalg.norm(other - reference)) / variation
     return difference if np.isfinite(difference) else math.inf
+
+
+def _varies(values: NDArray[Any]) -> bool:
+    """Whether an output [N, ...] differs between its rows by more than rounding."""
+    exact = np.asarray(values, np.float64)
+    spread = float(np.linalg.norm(exact - exact[:1]))
+    return bool(spread > MIN_VARIATION * float(np.linalg.norm(exact)))
+
+
+def _is_scores(value: NDArray[Any], samples: Samples) -> bool:
+    return value.ndim == 2 and value.shape[1] > 1 and len(value) == len(samples)
+
+
+def _share_equal(a: NDArray[Any] | None, b: NDArray[Any] | None) -> float | None:
+    return None if a is None or b is None else float((a == b).mean())
 
 
 def _cosine(before: NDArray[Any], after: NDArray[Any]) -> float:

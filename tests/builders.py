@@ -144,7 +144,7 @@ def small_cnn(
     return g.model(inputs, outputs)
 
 
-def chain_cnn(*, ranks: tuple[int, int] = (16, 16), seed: int = 0) -> onnx.ModelProto:
+def chain_cnn(*, ranks: tuple[int, int] = (40, 40), seed: int = 0) -> onnx.ModelProto:
     """As `small_cnn`, but conv2 came in as a Tucker chain: conv2.first, conv2.core, conv2.last."""
     c_in, channels = CHANNELS
     r_in, r_out = ranks

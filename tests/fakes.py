@@ -65,6 +65,7 @@ class FakeTime:
         monkeypatch.setattr(OnnxRuntimeBackend, "measure", self._measure_method())
         monkeypatch.setattr(OnnxRuntimeBackend, "runner", self._runner_method())
         monkeypatch.setattr("tdc_deploy.evaluate.compare", self._compare)
+        monkeypatch.setattr("tdc_deploy.evaluate.compare_fresh", self._compare_fresh)
 
     def _measure_method(self) -> Callable[..., Timing]:
         def measure(
@@ -85,6 +86,11 @@ class FakeTime:
             return made
 
         return runner
+
+    def _compare_fresh(
+        self, before: Callable[[], Any], after: Callable[[], Any], feeds: Feeds, _effort: object
+    ) -> Ratio:
+        return self._compare(before(), after(), feeds)
 
     def _compare(self, before: Any, after: Any, feeds: Feeds, _effort: object = None) -> Ratio:
         self.compared += 1

@@ -16,7 +16,6 @@ import pytest
 import tdc_deploy
 from tdc_deploy.artifact import (
     Artifact,
-    library_versions,
     read_sidecar,
     sidecar_path,
     write_artifact,
@@ -27,6 +26,7 @@ from tdc_deploy.plan_file import LayerChoice, Plan, plan_from_json
 from tdc_deploy.source import Source, read_source
 from tdc_deploy.types import Candidate, Ranks, Ratio
 from tdc_deploy.verify import Comparison
+from tdc_deploy.versions import library_versions
 from tests.builders import save_model, small_cnn
 from tests.fakes import constant_timing
 
@@ -138,7 +138,7 @@ def test_the_sidecar_names_versions(write: Write) -> None:
 
 
 def test_a_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tdc_deploy.artifact.LIBRARIES", ("onnx", "tdc-no-such-library"))
+    monkeypatch.setattr("tdc_deploy.versions.LIBRARIES", ("onnx", "tdc-no-such-library"))
     assert library_versions() == {
         "onnx": onnx.__version__,
         "tdc-no-such-library": "not installed",

@@ -12,6 +12,7 @@ import pytest
 from tdc_deploy.evaluate import Trial
 from tdc_deploy.planner import MilpSolver, TdcSolver
 from tdc_deploy.ranks import milp
+from tdc_deploy.ranks.milp import Selected
 from tdc_deploy.ranks.table import CostTable
 from tdc_deploy.search import (
     BUDGET_ROUNDS,
@@ -19,7 +20,6 @@ from tdc_deploy.search import (
     ERROR_ROUNDS,
     PREDICTION_TOLERANCE,
     Search,
-    Selected,
     Solver,
     Tried,
 )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from tdc_deploy.errors import TdcError
 from tdc_deploy.samples import Samples
-from tdc_deploy.verify import compare_outputs, relative_error, run_all
+from tdc_deploy.verify import Outputs, compare_outputs, relative_error, run_all
 
 # Sums of a handful of float64 values.
 ROUNDING = 1e-12
@@ -153,10 +154,34 @@ def test_the_worst_output_counts() -> None:
     assert both.top1_agreement == 1  # of the first
 
 
-def test_outputs_that_are_whole_numbers_are_left_out() -> None:
-    before = {"index": np.array([1, 2]), "y": column(1, 2)}
-    after = {"index": np.array([7, 8]), "y": column(1, 2)}
-    assert compare_outputs(before, after, samples_of(2)).error == 0
+def test_whole_numbers_count_by_the_share_that_differs() -> None:
+    before: Outputs = {"index": np.array([1, 2, 3, 4]), "y": column(1, 2, 3, 4)}
+    after: Outputs = {"index": np.array([1, 2, 3, 8]), "y": column(1, 2, 3, 4)}
+    assert compare_outputs(before, after, samples_of(4)).error == 0.25
+
+
+def test_only_whole_numbers() -> None:
+    index = {"index": np.array([1, 2])}
+    comparison = compare_outputs(index, index, samples_of(2))
+    assert (comparison.error, comparison.top1_agreement) == (0.0, None)
+
+
+def test_a_constant_output_beside_one_that_varies() -> None:
+    """Anchor boxes, say: no error as long as they stay."""
+    before: Outputs = {"anchors": column(5, 5), "y": column(1, 2)}
+    assert compare_outputs(before, before, samples_of(2)).error == 0
+    moved: Outputs = {**before, "anchors": column(5, 6)}
+    assert compare_outputs(before, moved, samples_of(2)).error == math.inf
+
+
+def test_the_accuracy_is_of_the_output_that_has_classes() -> None:
+    scores = np.array([[1.0, 2.0], [4.0, 3.0]], np.float32)
+    outputs: Outputs = {"embedding": column(1, 2), "scores": scores}
+    samples = replace(samples_of(2), labels=np.array([1, 1]))
+    assert compare_outputs(outputs, outputs, samples).accuracy_before == 0.5
+    # One row for all samples is no classification of them.
+    whole: Outputs = {"y": column(1, 2), "global": scores[:1]}
+    assert compare_outputs(whole, whole, samples).accuracy_before is None
 
 
 @pytest.mark.parametrize(
@@ -164,7 +189,6 @@ def test_outputs_that_are_whole_numbers_are_left_out() -> None:
     [
         ({"y": column(1, 2)}, {"z": column(1, 2)}),
         ({"y": column(1, 2)}, {"y": column(1, 2), "z": column(1, 2)}),
-        ({"y": np.array([1, 2])}, {"y": np.array([1, 2])}),
     ],
 )
 def test_other_outputs_cannot_be_compared(before: Any, after: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -39,15 +41,23 @@ def make_session(
     options.log_severity_level = LOG_ERRORS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     content = model if isinstance(model, bytes) else str(model)
+    name = model if isinstance(model, Path) else "the model"
+    with onnxruntime_errors(f"ONNX Runtime cannot load {name}"):
+        session = onnxruntime.InferenceSession(content, options, providers=[PROVIDER])
+    return session  # noqa: RET504  # for mypy, the context might swallow an error
+
+
+@contextmanager
+def onnxruntime_errors(what: str) -> Iterator[None]:
+    """Turn ONNX Runtime's exceptions into TdcError; they share no base class but Exception."""
     try:
-        return onnxruntime.InferenceSession(content, options, providers=[PROVIDER])
-    except Exception as error:  # onnxruntime's exceptions share no base but this one
+        yield
+    except Exception as error:
         if not type(error).__module__.startswith("onnxruntime"):
             raise
-        name = model if isinstance(model, Path) else "the model"
         raise TdcError(
-            f"ONNX Runtime cannot load {name}: {str(error).splitlines()[0]}",
-            expected="a model that ONNX Runtime runs on the CPU",
+            f"{what}: {str(error).splitlines()[0]}",
+            expected="a model that ONNX Runtime runs on the CPU, at the shapes it is given",
         ) from None
 
 
@@ -61,7 +71,8 @@ class NumpyOnnxrtRunner(OnnxrtRunner):  # type: ignore[misc]  # Polygraphy has n
     def infer_impl(self, feed_dict: Feeds) -> dict[str, NDArray[Any]]:
         """Run the session; Polygraphy's `infer` calls this."""
         start = time.perf_counter()
-        values = self.sess.run(None, feed_dict)
+        with onnxruntime_errors("the model cannot be run on these inputs"):
+            values = self.sess.run(None, feed_dict)
         self.inference_time = time.perf_counter() - start
         return {node.name: v for node, v in zip(self.sess.get_outputs(), values, strict=True)}
 

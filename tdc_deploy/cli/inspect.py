@@ -68,4 +68,4 @@ def inspect(
         f"opset {found.opset}; {found.chains} chains, {found.fused} of them fused"
     )
     if found.artifact:
-        out.text(f"built by tdc-deploy: {found.artifact}")
+        out.text(f"artifact: {found.artifact}")

@@ -36,12 +36,15 @@ def plan(
 ) -> None:
     """Choose a form and ranks for each layer by measured time; `build --plan` applies them."""
     from tdc_deploy import api
-    from tdc_deploy.files import check_writable
+    from tdc_deploy.files import check_distinct, check_writable
+    from tdc_deploy.graph.read import model_files
     from tdc_deploy.plan_file import plan_to_json, write_plan
 
     out = Output(as_json, quiet, verbose)
     if output is not None:
         check_writable(output)
+        read = [path for path in (inputs, store) if path is not None]
+        check_distinct([output], [*model_files(model), *read])
     with out.progress() as progress:
         made = api.plan(
             model,

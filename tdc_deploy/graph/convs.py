@@ -14,7 +14,9 @@ from tdc_deploy.types import ConvLayer
 
 @dataclass(frozen=True)
 class FoundConv:
-    """A Conv node; `layer` is None and `reason` says why where it must stay as it is."""
+    """A Conv node; `reason` says why where it must stay as it is, `layer` is None where its shape is
+    not known or it is not 2-D.
+    """
 
     node: gs.Node
     layer: ConvLayer | None
@@ -50,8 +52,8 @@ def find_convs(graph: gs.Graph, shapes: Shapes) -> list[FoundConv]:
     for node in graph.nodes:
         if node.op != "Conv":
             continue
-        reason = _why_dense(node, shapes)
-        found.append(FoundConv(node, None if reason else _layer(node, shapes), reason))
+        layer = _layer(node, shapes) if _has_shape(node, shapes) else None
+        found.append(FoundConv(node, layer, _why_dense(node, shapes)))
     return found
 
 
@@ -117,21 +119,28 @@ def _why_dense(node: gs.Node, shapes: Shapes) -> str:
     return ""
 
 
+def _has_shape(node: gs.Node, shapes: Shapes) -> bool:
+    weight = node.inputs[1]
+    stored = isinstance(weight, gs.Constant) and len(weight.shape) == 4
+    return stored and "pads" in node.attrs and node.inputs[0].name in shapes
+
+
 def _layer(node: gs.Node, shapes: Shapes) -> ConvLayer:
+    groups = node.attrs["group"]
     m, c, kh, kw = node.inputs[1].shape
     batch, _, height, width = shapes[node.inputs[0].name]
     attrs = node.attrs
     top, left, bottom, right = attrs["pads"]
     return ConvLayer(
         name=node.name,
-        c_in=c,
+        c_in=c * groups,
         c_out=m,
         kernel=(kh, kw),
         strides=(attrs["strides"][0], attrs["strides"][1]),
         pads=(top, left, bottom, right),
         dilations=(attrs["dilations"][0], attrs["dilations"][1]),
-        groups=1,
-        dtype="float32",
+        groups=groups,
+        dtype=np.dtype(node.inputs[1].dtype).name,
         batch=batch,
         in_hw=(height, width),
     )

@@ -92,8 +92,14 @@ def fold(network: Network) -> Network:
 
 
 def model_files(path: Path) -> list[Path]:
-    """The ONNX file itself, and the files beside it that hold its weights, if any do."""
-    model = onnx.load(str(path), format="protobuf", load_external_data=False)
+    """The ONNX file itself, and the files beside it that hold its weights, if any do.
+
+    Of a file that cannot be read as ONNX, only itself: `load_checked` says what is wrong with it.
+    """
+    try:
+        model = onnx.load(str(path), format="protobuf", load_external_data=False)
+    except (OSError, DecodeError):
+        return [path]
     locations = {
         entry.value
         for tensor in model.graph.initializer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,8 @@ MAX_TRIES = 4
 BLOCKS = 12
 FEWEST_PAIRS = 2 * BLOCKS
 
+SESSIONS = 6
+
 
 def timing_of(milliseconds: Sequence[float]) -> Timing:
     """The summary of a series of run times in milliseconds."""
@@ -81,6 +83,42 @@ def compare(before: BaseRunner, after: BaseRunner, feeds: Feeds, effort: Effort 
     The runs are interleaved, in an order that alternates, so that what disturbs one disturbs both. The
     interval is Student's, over the log-ratios of BLOCKS blocks of consecutive pairs.
     """
+    times = _pairs(before, after, feeds, effort)
+    blocks = np.array_split(np.log(times[:, 1] / times[:, 0]), BLOCKS)
+    return _ratio(times, [float(np.median(block)) for block in blocks])
+
+
+def compare_fresh(
+    before: Callable[[], BaseRunner],
+    after: Callable[[], BaseRunner],
+    feeds: Feeds,
+    effort: Effort,
+) -> Ratio:
+    """The same over SESSIONS pairs of newly made runners, each measured for its part of the effort.
+
+    Two sessions of one model differ by a few tenths of a percent for as long as they live (where their
+    memory lies), which no number of runs averages out: here each pair counts once.
+    """
+    part = replace(
+        effort,
+        runs=effort.runs // SESSIONS,
+        seconds=effort.seconds / SESSIONS,
+        patience_s=effort.patience_s / SESSIONS,
+    )
+    series = []
+    for number in range(SESSIONS):
+        first, second = (before(), after()) if number % 2 else (after(), before())
+        with first, second:
+            runners = (first, second) if number % 2 else (second, first)
+            series.append(_pairs(*runners, feeds, part))
+    logs = [float(np.median(np.log(times[:, 1] / times[:, 0]))) for times in series]
+    return _ratio(np.concatenate(series), logs)
+
+
+def _pairs(
+    before: BaseRunner, after: BaseRunner, feeds: Feeds, effort: Effort
+) -> NDArray[np.float64]:
+    """Milliseconds [pairs, 2] of two active runners that take turns."""
     pairs: list[tuple[float, float]] = []
 
     def pair() -> None:
@@ -93,18 +131,17 @@ def compare(before: BaseRunner, after: BaseRunner, feeds: Feeds, effort: Effort 
     _repeat(pair, *effort.warmup)
     pairs.clear()
     _repeat(pair, effort, FEWEST_PAIRS)
-    times = np.asarray(pairs)
-    value, lower, upper = _interval(np.log(times[:, 1] / times[:, 0]))
-    return Ratio(
-        value, lower, upper, timing_of(times[:, 0].tolist()), timing_of(times[:, 1].tolist())
-    )
+    return np.asarray(pairs)
 
 
-def _interval(log_ratios: NDArray[np.float64]) -> tuple[float, float, float]:
-    blocks = np.array([np.median(block) for block in np.array_split(log_ratios, BLOCKS)])
-    centre = float(blocks.mean())
-    half = float(stats.t.ppf(0.975, BLOCKS - 1) * blocks.std(ddof=1) / np.sqrt(BLOCKS))
-    return float(np.exp(centre)), float(np.exp(centre - half)), float(np.exp(centre + half))
+def _ratio(times: NDArray[np.float64], log_ratios: Sequence[float]) -> Ratio:
+    """Student's interval over independent log-ratios, and the summary of all times [pairs, 2]."""
+    count = len(log_ratios)
+    centre = float(np.mean(log_ratios))
+    half = float(stats.t.ppf(0.975, count - 1) * np.std(log_ratios, ddof=1) / np.sqrt(count))
+    value, lower, upper = (float(np.exp(x)) for x in (centre, centre - half, centre + half))
+    before, after = (timing_of(column.tolist()) for column in times.T)
+    return Ratio(value, lower, upper, before, after)
 
 
 def _run(runner: BaseRunner, feeds: Feeds) -> float:

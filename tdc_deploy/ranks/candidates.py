@@ -16,6 +16,9 @@ STEP = 16
 SMALL_RANKS = (4, 8, 12)
 SMALL_CHANNELS = 32
 
+# The step of the paper's rank tables.
+TDC_STEP = 32
+
 # Steps widen with the rank: (up to this rank, step).
 GRID = ((128, STEP), (256, 2 * STEP), (1 << 30, 4 * STEP))
 
@@ -57,15 +60,42 @@ def enumerate_candidates(layer: ConvLayer) -> list[Candidate]:
     return [c for c in offered if chain_cost(layer, c).macs <= limit]
 
 
+def enumerate_tdc_candidates(layer: ConvLayer) -> list[Candidate]:
+    """Every Tucker-2 candidate of the paper's grid: ranks in steps of 32, finer in narrow layers."""
+    if layer.is_pointwise:
+        return []
+    modes = [
+        rank_grid(channels)
+        if channels <= 2 * TDC_STEP
+        else list(range(TDC_STEP, channels, TDC_STEP))
+        for channels in (layer.c_in, layer.c_out)
+    ]
+    offered = [
+        Candidate("tucker2", Ranks(r_in, r_out), "fused") for r_in in modes[0] for r_out in modes[1]
+    ]
+    limit = MAX_MACS * dense_cost(layer).macs
+    return [c for c in offered if chain_cost(layer, c).macs <= limit]
+
+
 def candidate_errors(
     weight: NDArray[np.floating], candidates: Sequence[Candidate], bases: Bases | None
 ) -> list[float]:
     """Energy lost by each candidate on a kernel [M, C, kh, kw]."""
-    if weight.shape[2:] == (1, 1):
-        by_rank = svd_errors(weight)
-        return [float(by_rank[c.ranks.r_in]) if c.ranks else 0.0 for c in candidates]
-    table = tucker2_errors(weight, bases)
-    return [float(table[c.ranks.r_out, c.ranks.r_in]) if c.ranks else 0.0 for c in candidates]
+    forms = {candidate.form for candidate in candidates}
+    by_rank = svd_errors(weight) if "svd" in forms else None
+    by_ranks = tucker2_errors(weight, bases) if forms - {"svd", "dense"} else None
+    errors = []
+    for candidate in candidates:
+        ranks = candidate.ranks
+        if ranks is None:
+            errors.append(0.0)
+        elif candidate.form == "svd":
+            assert by_rank is not None
+            errors.append(float(by_rank[ranks.r_in]))
+        else:
+            assert by_ranks is not None
+            errors.append(float(by_ranks[ranks.r_out, ranks.r_in]))
+    return errors
 
 
 def prune(

@@ -10,7 +10,12 @@ from tdc_deploy.graph.convs import kernel
 from tdc_deploy.profiling.bounds import Roofline
 from tdc_deploy.profiling.layers import LayerProfiler
 from tdc_deploy.progress import Progress
-from tdc_deploy.ranks.candidates import candidate_errors, enumerate_candidates, prune
+from tdc_deploy.ranks.candidates import (
+    candidate_errors,
+    enumerate_candidates,
+    enumerate_tdc_candidates,
+    prune,
+)
 from tdc_deploy.source import Source
 from tdc_deploy.tucker import chain_cost
 from tdc_deploy.types import DENSE, Candidate, ConvLayer
@@ -68,8 +73,14 @@ def latency(candidate: Candidate) -> float:
     return candidate.latency_ms
 
 
-def build_table(source: Source, profiler: LayerProfiler, progress: Progress) -> CostTable:
-    """Measure what is worth measuring; layers of one shape are measured once."""
+def build_table(
+    source: Source, profiler: LayerProfiler, progress: Progress, whole_grid: bool = False
+) -> CostTable:
+    """Measure what is worth measuring; layers of one shape are measured once.
+
+    With `whole_grid`, every candidate of the paper's grid is measured in place of the best ones of all
+    forms.
+    """
     groups = _by_shape(source)
     dense: dict[ConvLayer, float] = {}
     for done, shape in enumerate(groups):
@@ -79,7 +90,7 @@ def build_table(source: Source, profiler: LayerProfiler, progress: Progress) -> 
         return CostTable({})
     roofline = Roofline.from_dense(dense.items())
     offers = {
-        shape: _offer(source, names, shape, dense[shape], roofline)
+        shape: _offer(source, names, shape, None if whole_grid else (dense[shape], roofline))
         for shape, names in groups.items()
     }
     total, done = sum(len(offer) for offer, _ in offers.values()), 0
@@ -90,8 +101,8 @@ def build_table(source: Source, profiler: LayerProfiler, progress: Progress) -> 
             progress("measuring candidates", done, total)
             times.append(profiler.latency(shape, candidate))
             done += 1
-        for name, layer_errors in zip(groups[shape], errors, strict=True):
-            rows[name] = _row(source.plannable[name], dense[shape], offer, layer_errors, times)
+        for name, lost in zip(groups[shape], errors, strict=True):
+            rows[name] = _row(source.plannable[name], dense[shape], offer, lost, times)
     progress("measuring candidates", total, total)
     return CostTable({name: rows[name] for name in source.plannable})
 
@@ -104,18 +115,28 @@ def _by_shape(source: Source) -> dict[ConvLayer, list[str]]:
 
 
 def _offer(
-    source: Source, names: list[str], shape: ConvLayer, dense_ms: float, roofline: Roofline
+    source: Source,
+    names: list[str],
+    shape: ConvLayer,
+    bound: tuple[float, Roofline] | None,
 ) -> tuple[list[Candidate], list[list[float]]]:
-    """The candidates to measure for a shape, and their errors on each of its layers."""
-    candidates = enumerate_candidates(shape)
+    """The candidates to measure for a shape, and their errors on each of its layers.
+
+    `bound`, the dense layer's latency and the roofline, prunes them; without it the paper's whole grid
+    is offered.
+    """
+    candidates = enumerate_tdc_candidates(shape) if bound is None else enumerate_candidates(shape)
     if not candidates:
         return [], [[] for _ in names]
-    errors = np.array([_errors(source, name, candidates) for name in names])
-    kept = prune(shape, candidates, errors, dense_ms, roofline)
+    errors = np.array([layer_errors(source, name, candidates) for name in names])
+    if bound is None:
+        return candidates, errors.tolist()
+    kept = prune(shape, candidates, errors, *bound)
     return [candidates[i] for i in kept], errors[:, kept].tolist()
 
 
-def _errors(source: Source, name: str, candidates: list[Candidate]) -> list[float]:
+def layer_errors(source: Source, name: str, candidates: list[Candidate]) -> list[float]:
+    """Energy lost by each candidate on a layer of the source."""
     weight = kernel(source.convs[name].node)
     bases = None if source.plannable[name].is_pointwise else source.bases(name)
     return candidate_errors(weight, candidates, bases)

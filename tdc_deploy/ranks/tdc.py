@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from tdc_deploy.ranks.candidates import TDC_STEP
 from tdc_deploy.ranks.milp import Selected
 from tdc_deploy.ranks.table import CostTable, Row, latency
 from tdc_deploy.types import Candidate
 
-STEP = 32
 THETA = 0.15
 """A layer whose time falls by less than this share stays dense."""
 
@@ -62,7 +62,7 @@ def _on_grid(row: Row, candidate: Candidate) -> bool:
     if candidate.form != "tucker2" or candidate.ranks is None:
         return False
     pairs = ((candidate.ranks.r_in, row.layer.c_in), (candidate.ranks.r_out, row.layer.c_out))
-    return all(rank % STEP == 0 or channels <= 2 * STEP for rank, channels in pairs)
+    return all(rank % TDC_STEP == 0 or channels <= 2 * TDC_STEP for rank, channels in pairs)
 
 
 def _contains(other: Candidate, candidate: Candidate) -> bool:

@@ -125,6 +125,14 @@ def test_inspect_says_why_a_layer_stays_dense(folder: Path, run: Run) -> None:
     assert "stays dense: it is depthwise" in result.out
 
 
+def test_inspect_leaves_a_sidecar_of_another_file_aside(folder: Path, run: Run) -> None:
+    sidecar = {"format": "tdc-deploy artifact", "version": 1, "artifact": {"sha256": "0"}}
+    (folder / "model.onnx.json").write_text(json.dumps(sidecar))
+    result = run("inspect", folder / "model.onnx")
+    assert result.code == 0
+    assert "sidecar is not used" in result.out
+
+
 def test_inspect_time_measures_and_keeps(folder: Path, run: Run) -> None:
     store = folder / "store.sqlite3"
     result = run("inspect", folder / "model.onnx", "--time", "--store", store, "--json")

@@ -57,6 +57,16 @@ def with_plan(content: str | dict[str, Any]) -> Callable[[Path], Words]:
     return words
 
 
+def onto(name: str) -> Callable[[Path], Words]:
+    return lambda folder: [*build(folder), "-o", folder / name]
+
+
+def named_plan(folder: Path) -> Path:
+    path = folder / "q.onnx.json"
+    path.write_text(json.dumps(layers(form="tucker2", r_in=16, r_out=16)))
+    return path
+
+
 def layers(**layer: object) -> dict[str, Any]:
     return {"layers": {"conv2": layer}}
 
@@ -133,7 +143,26 @@ CASES: list[Case] = [
     ("no suffix", lambda f: [*build(f), "-o", f / "o"], "ends in .onnx"),
     ("no such folder", lambda f: [*build(f), "-o", f / "no" / "o.onnx"], "does not exist"),
     ("output is a folder", lambda f: [*build(f), "-o", made(f / "d.onnx")], "is a folder"),
-    ("output is the model", lambda f: [*build(f), "-o", f / "model.onnx"], "the model itself"),
+    ("output is the model", lambda f: [*build(f), "-o", f / "model.onnx"], "would be overwritten"),
+    ("output is the inputs", onto("inputs.npz"), "ends in .onnx"),
+    (
+        "sidecar is the plan",
+        lambda f: [*build(f), "--plan", named_plan(f), "-o", f / "q.onnx"],
+        "would be overwritten",
+    ),
+    (
+        "plan over the model",
+        lambda f: ["plan", f / "model.onnx", "--max-error", 1, "-o", f / "model.onnx"],
+        "would be overwritten",
+    ),
+    (
+        "plan over the inputs",
+        lambda f: [
+            *("plan", f / "model.onnx", "--inputs", f / "inputs.npz"),
+            *("-o", f / "inputs.npz"),
+        ],
+        "would be overwritten",
+    ),
     ("neither inputs nor limit", lambda f: build(f, inputs=False), "neither inputs nor"),
     ("inputs missing", lambda f: build(f, "--inputs", f / "no.npz"), "no inputs at"),
     ("inputs not npz", lambda f: build(f, "--inputs", f / "model.onnx"), "cannot be read"),
@@ -212,7 +241,6 @@ CASES: list[Case] = [
         "does not exist",
     ),
     ("inspect: no model", lambda f: ["inspect", f / "none.onnx"], "no model file"),
-    ("inspect: not its sidecar", lambda f: ["inspect", foreign_sidecar(f)], "another file"),
     ("bench: no model", lambda f: ["bench", f / "none.onnx"], "no model file"),
     ("bench: no second", lambda f: ["bench", f / "model.onnx", f / "no.onnx"], "no model file"),
     ("bench: other inputs", lambda f: ["bench", f / "model.onnx", other(f)], "the same inputs"),
@@ -237,12 +265,6 @@ def labels_only(folder: Path) -> Path:
 
 def other(folder: Path) -> Path:
     return save_model(small_cnn(two_inputs=True), folder / "other.onnx")
-
-
-def foreign_sidecar(folder: Path) -> Path:
-    sidecar = {"format": "tdc-deploy artifact", "version": 1, "artifact": {"sha256": "0"}}
-    (folder / "model.onnx.json").write_text(json.dumps(sidecar))
-    return folder / "model.onnx"
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -361,7 +361,9 @@ def test_layers_and_reasons() -> None:
     assert layer is not None and found["plain"].reason == ""
     assert (layer.batch, layer.c_in, layer.c_out, layer.in_hw) == (2, 8, 6, (12, 11))
     assert (layer.kernel, layer.strides, layer.pads) == ((3, 5), (2, 1), (1, 2, 0, 1))
-    reasons = {name: conv.reason for name, conv in found.items() if conv.layer is None}
+    reasons = {name: conv.reason for name, conv in found.items() if conv.reason}
+    grouped = found["grouped"].layer
+    assert grouped is not None and (grouped.c_in, grouped.groups) == (8, 2)
     assert reasons == {
         "depthwise": "it is depthwise",
         "grouped": "it is grouped",
