@@ -22,6 +22,7 @@ from tdc_deploy.plan_file import LayerChoice, Plan, read_plan, write_plan
 from tdc_deploy.planner import make_plan
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.runtime.session import Session, load
+from tdc_deploy.source import read_source
 from tdc_deploy.tucker import Factors, decompose
 from tdc_deploy.types import Candidate, Ranks
 from tdc_deploy.verify import Comparison, compare_outputs, relative_error
@@ -905,3 +906,28 @@ def test_a_plan_that_misses_on_all_inputs_is_made_again(
     assert artifact.comparison.error <= 0.2
     assert len(limits) >= 2
     assert all(later < earlier for earlier, later in pairwise(limits))
+
+
+def test_a_chain_in_a_mostly_dense_model_does_not_stop_the_planning(job: Job) -> None:
+    model = chain_cnn(ranks=(8, 8))
+    save_model(model, job.model)
+    artifact = job.build(max_error=0.5)
+    assert artifact.plan is not None
+    assert list(artifact.plan.layers) == ["conv1"]
+
+
+def test_a_plan_may_keep_a_chain_native(job: Job) -> None:
+    candidate = Candidate("tucker2", Ranks(16, 16), "native")
+    artifact = job.build(plan=Plan({"conv2": LayerChoice(candidate)}), max_error=9.0)
+    assert artifact.decision == "compressed"
+    assert not any(name.startswith("Tucker") for name in operators(artifact.path))
+    # It is remembered as a decomposition all the same.
+    assert [chain.core.name for chain in read_source(artifact.path).compressed] == ["conv2/core"]
+
+
+def test_a_flops_budget_that_cannot_be_kept_is_said(job: Job) -> None:
+    wanted = {"solver": "tdc", "flops_budget": 0.2, "max_error": 1e-4}
+    artifact = job.build(**wanted)
+    assert any("FLOPs budget of 0.2 was not met" in warning for warning in artifact.warnings)
+    with pytest.raises(TdcError, match="FLOPs budget"):
+        job.build(**wanted, strict=True)

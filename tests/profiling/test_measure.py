@@ -13,6 +13,7 @@ from tdc_deploy.profiling.measure import (
     MAX_TRIES,
     Effort,
     compare,
+    compare_fresh,
     measure,
     timing_of,
 )
@@ -37,6 +38,12 @@ class ScriptedRunner:
         self.log: list[str] = [] if log is None else log
         self.fed: list[Any] = []
         self.last = 0.0
+
+    def __enter__(self) -> ScriptedRunner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
     def infer(self, feeds: Any, check_inputs: bool = True) -> dict[str, Any]:
         assert check_inputs is False
@@ -222,3 +229,37 @@ def test_the_warm_up_is_left_out_of_the_comparison() -> None:
     before = from_list([1000.0] * WARMUP + [2.0] * 48)
     after = from_list([1.0] * WARMUP + [1.0] * 48)
     assert abs(compared(before, after).upper - 0.5) <= ROUNDING
+
+
+def test_sessions_that_differ_for_life_widen_the_interval() -> None:
+    """Each session is faster or slower than its twin, and constant: only fresh ones show it."""
+    rng = np.random.default_rng(3)
+
+    def fresh() -> ScriptedRunner:
+        own = 4.0 * float(np.exp(0.005 * rng.standard_normal()))
+        return ScriptedRunner(lambda: own)
+
+    effort = Effort(0, 0.0, runs=48, seconds=0.0)
+    within = compare(fresh(), fresh(), FEEDS, effort)
+    assert within.upper - within.lower <= 1e-9
+    across = compare_fresh(fresh, fresh, FEEDS, effort)
+    assert across.lower < 1 < across.upper
+    # Six pairs of 0.7%: an interval of about 1.5%.
+    assert 0.004 <= across.upper - across.lower <= 0.05
+
+
+def test_fresh_sessions_take_turns_in_being_made_first() -> None:
+    made: list[str] = []
+
+    def maker(name: str, milliseconds: float) -> Callable[[], ScriptedRunner]:
+        def make() -> ScriptedRunner:
+            made.append(name)
+            return ScriptedRunner(lambda: milliseconds)
+
+        return make
+
+    effort = Effort(0, 0.0, runs=48, seconds=0.0)
+    ratio = compare_fresh(maker("before", 4.0), maker("after", 2.0), FEEDS, effort)
+    assert abs(ratio.value - 0.5) <= 1e-12
+    assert (ratio.before.median, ratio.after.median) == (4.0, 2.0)
+    assert made[:4] == ["after", "before", "before", "after"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -135,3 +136,31 @@ def test_layers_of_real_spectra() -> None:
         again = least_latency(table, error + FEASIBLE)
         # The same trade seen from the other side, but for the solver's gap.
         assert total_ms(again) <= total_ms(selected) * (1 + 1e-3)
+
+
+def every_selection(table: CostTable) -> list[Selected]:
+    offers = [row.candidates for row in table.rows.values()]
+    return [dict(zip(table.rows, chosen, strict=True)) for chosen in itertools.product(*offers)]
+
+
+@pytest.mark.parametrize("sensitivity", [20.0, 1e3, 1e6])
+def test_one_layer_that_must_not_be_touched_hides_nothing(sensitivity: float) -> None:
+    """Its penalties are far larger than all others, which still decide among the rest."""
+    rng = np.random.default_rng(11)
+    for _ in range(10):
+        table = random_table(rng, layers=5, offers=4)
+        name = next(iter(table.rows))
+        table.rows[name] = replace(table.rows[name], sensitivity=sensitivity)
+        loose = table.dense_ms
+        assert table.penalty(least_error(table, loose) or {}) == 0  # dense meets it
+        limit = 0.7 * loose
+        selected = least_error(table, limit)
+        best = min(
+            (table.penalty(s) for s in every_selection(table) if total_ms(s) <= limit),
+            default=None,
+        )
+        assert (selected is None) == (best is None)
+        if selected is not None and best is not None:
+            # The second stage keeps the first one's penalty to HiGHS's 1e-6.
+            assert table.penalty(selected) <= best * (1 + 1e-5)
+            assert total_ms(selected) <= limit * (1 + 1e-6)
