@@ -1,0 +1,81 @@
+// The few things that the tests need of a framework.
+#pragma once
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+#include "emulator/runtime.h"
+
+namespace tdc::test {
+
+inline int failures = 0;
+
+inline void check(bool passed, const char* what, const char* file, int line) {
+    if (passed) return;
+    if (++failures <= 10) std::fprintf(stderr, "%s:%d: %s\n", file, line, what);
+}
+
+// A test's exit status.
+inline int result() {
+    if (failures) std::fprintf(stderr, "%d checks failed\n", failures);
+    return failures ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+// What `run` prints to stderr, and whether it came to its end, in a child process.
+struct Outcome {
+    bool ended;
+    std::string output;
+};
+template <class Run>
+Outcome in_child(Run run) {
+    int ends[2];
+    if (pipe(ends)) std::abort();
+    const pid_t child = fork();
+    if (child == 0) {
+        dup2(ends[1], STDERR_FILENO);
+        close(ends[0]);
+        close(ends[1]);
+        run();
+        _exit(EXIT_SUCCESS);
+    }
+    close(ends[1]);
+    Outcome outcome{false, ""};
+    char text[4096];
+    for (ssize_t n; (n = read(ends[0], text, sizeof text)) > 0;)
+        outcome.output.append(text, static_cast<std::size_t>(n));
+    close(ends[0]);
+    int status = 0;
+    waitpid(child, &status, 0);
+    outcome.ended = WIFEXITED(status) && WEXITSTATUS(status) == EXIT_SUCCESS;
+    return outcome;
+}
+
+// `run` must not come to its end, and must print `text`.
+template <class Run>
+void check_fails(const char* text, Run run, const char* file, int line) {
+    const Outcome outcome = in_child(run);
+    check(!outcome.ended, "ended, but should have failed", file, line);
+    if (outcome.output.find(text) != std::string::npos) return;
+    check(false, ("no \"" + std::string(text) + "\" in: " + outcome.output).c_str(), file, line);
+}
+
+// Calls `run` under each kind of schedule and of cp.async.
+template <class Run>
+void for_each_schedule(Run run) {
+    const emulator::Options before = emulator::options();
+    for (bool eager : {false, true})
+        for (uint64_t seed = 0; seed < 4; ++seed) {
+            emulator::options() = {seed, eager};
+            run();
+        }
+    emulator::options() = before;
+}
+
+}  // namespace tdc::test
+
+#define CHECK(condition) ::tdc::test::check(condition, #condition, __FILE__, __LINE__)
+#define CHECK_FAILS(text, ...) ::tdc::test::check_fails(text, __VA_ARGS__, __FILE__, __LINE__)
