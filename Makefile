@@ -4,23 +4,32 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT := out
+CPP := $(shell find plugins -name "*.h" -o -name "*.cpp" -o -name "*.cu" -o -name "*.cuh")
 
-.PHONY: demo test test-slow lint types format clean
+.PHONY: demo test test-slow test-kernels lint types format clean
 
 demo: $(VENV)/installed
 	@mkdir -p $(OUT)
 	$(BIN)/tdc-deploy build train/demo/digits.onnx -o $(OUT)/digits.onnx --inputs train/demo/heldout.npz --verbose
 	$(BIN)/tdc-deploy inspect $(OUT)/digits.onnx
 
-test: $(VENV)/installed-dev
+test: $(VENV)/installed-dev test-kernels
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
 
+# The CUDA kernels, run on the CPU: needs CMake and a C++ compiler, no GPU and no CUDA.
+test-kernels:
+	@if command -v cmake >/dev/null && command -v c++ >/dev/null; then \
+		cmake -S . -B build >/dev/null && cmake --build build --parallel 2 >/dev/null && \
+		ctest --test-dir build --output-on-failure; \
+	else echo "no CMake or no C++ compiler: the tests of the CUDA kernels were not run"; fi
+
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
 
 types: $(VENV)/installed-dev
 	$(BIN)/mypy
@@ -28,9 +37,10 @@ types: $(VENV)/installed-dev
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP)
 
 clean:
-	rm -rf $(VENV) $(OUT)
+	rm -rf $(VENV) $(OUT) build
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
