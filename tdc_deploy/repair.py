@@ -39,15 +39,17 @@ class ChannelStatistics:
 
 
 class Repair:
-    """Corrects compressed copies of one dense network, whose statistics it measures once."""
+    """Corrects compressed copies of one dense network, whose statistics it measures once.
+
+    `samples` are those that it measures on: at most MAX_SAMPLES of the given ones.
+    """
 
     def __init__(
         self, dense: Network, tensors: Sequence[str], samples: Samples, backend: Backend
     ) -> None:
-        self._samples = samples.spread(MAX_SAMPLES)
+        self.samples = samples.spread(MAX_SAMPLES)
         self._backend = backend
         self._dense = self._statistics(dense, tensors)
-        self.sha256 = self._samples.sha256
 
     def correct(self, network: Network, ends: Iterable[gs.Node]) -> None:
         """Correct the convolutions `ends`, the last of each chain, in place.
@@ -68,11 +70,11 @@ class Repair:
         sums = {name: _Moments() for name in tensors}
         fed = {tensor.name for tensor in prefix.graph.inputs}
         with self._backend.runner(model_of(prefix)) as runner:
-            for feeds, count in self._samples.batches():
+            for feeds, count in self.samples.batches():
                 used = {name: array for name, array in feeds.items() if name in fed}
                 for name, value in runner.infer(used, check_inputs=False).items():
                     # Inside, the first dimension may hold more than the samples (crops, frames).
-                    rows = count if len(value) == self._samples.batch else None
+                    rows = count if len(value) == self.samples.batch else None
                     sums[name].add(np.asarray(value)[:rows])
         return {name: moments.statistics() for name, moments in sums.items()}
 

@@ -144,7 +144,7 @@ def test_a_spread_of_many_samples_is_used(tmp_path: Path) -> None:
     repair = repair_of(source, many)
     every_other = many.take(slice(0, None, 2))
     assert len(every_other) == MAX_SAMPLES
-    assert repair.sha256 == every_other.sha256
+    assert repair.samples.sha256 == every_other.sha256
     network, ends = decomposed(source, {"conv2": LOW})
     repair.correct(network, ends)
     dense = channel_stats(source.network, "conv2", every_other)
