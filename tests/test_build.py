@@ -432,7 +432,9 @@ def test_no_error_limit_is_below_the_rounding_that_fusing_may_cause(
 def test_fused_chains_ship_unless_they_are_slower(chains: Job, fake_time: FakeTime) -> None:
     fake_time.ratio = (1.01, 0.99, 1.03)
     assert chains.build().decision == "fused"
-    fake_time.ratio = (1.03, 1.01, 1.05)
+    fake_time.ratio = (1.005, 1.004, 1.006)  # as two sessions of one model may differ
+    assert chains.build().decision == "fused"
+    fake_time.ratio = (1.03, 1.02, 1.05)
     artifact = chains.build()
     assert_source_was_shipped(chains, artifact)
     assert "slower" in artifact.reason
