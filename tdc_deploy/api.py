@@ -88,6 +88,7 @@ def build(
 
     The other arguments are those of `plan`. What is shipped keeps `max_error` and is measurably faster
     than the model that came in; if nothing is, that model itself is shipped, and the artifact says why.
+    A model that came in as Tucker chains is fused, and shipped unless that is slower.
 
     Args:
         output: the file to write, `.onnx`.

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import onnx
+from polygraphy.backend.base import BaseRunner
 
 from tdc_deploy.backends.base import Backend
 from tdc_deploy.compress import Selection, compress
@@ -75,10 +76,8 @@ class Evaluator:
         description = self._describe(selection)
         known = self._store.get("error", description)
         if known is None:
-            before = self._dense_outputs(self._few)
             with self.backend.runner(self.model(selection)) as after:
-                outputs = run_all(after, self._few)
-            known = compare_outputs(before, outputs, self._few).error
+                known = self._comparison(after, self._few).error
             self._store.put("error", description, known)
         return float(known)
 
@@ -93,8 +92,7 @@ class Evaluator:
     def compare(self, model: onnx.ModelProto, effort: Effort) -> tuple[Comparison, Ratio]:
         """Verify a compressed network on all inputs, and time it against the source."""
         with self.backend.runner(model) as after:
-            outputs = run_all(after, self.samples)
-        comparison = compare_outputs(self._dense_outputs(self.samples), outputs, self.samples)
+            comparison = self._comparison(after, self.samples)
         ratio = compare_fresh(
             lambda: self.backend.runner(self.source.path),
             lambda: self.backend.runner(model),
@@ -105,12 +103,14 @@ class Evaluator:
 
     def _try(self, model: onnx.ModelProto) -> Trial:
         """The same on a few inputs and with one session each: enough to correct a plan by."""
-        before = self._dense_outputs(self._few)
         with self.backend.runner(model) as after:
-            comparison = compare_outputs(before, run_all(after, self._few), self._few)
+            comparison = self._comparison(after, self._few)
             with self.backend.runner(self.source.path) as dense:
                 ratio = compare(dense, after, self._few.first_batch(), NETWORK)
         return Trial(ratio.value, comparison.error)
+
+    def _comparison(self, after: BaseRunner, samples: Samples) -> Comparison:
+        return compare_outputs(self._dense_outputs(samples), run_all(after, samples), samples)
 
     def _dense_outputs(self, samples: Samples) -> Outputs:
         if len(samples) not in self._dense:

@@ -80,7 +80,7 @@ class TdcSolver:
         return tdc.tdc_within(table, max_latency_ms, self.theta)
 
     def within_error(self, table: CostTable, max_error: float) -> Selected:
-        """The rule at the smallest FLOPs budget that fits."""
+        """The fastest that the rule gives, at any FLOPs budget, that fits."""
         return tdc.tdc_within_error(table, max_error, self.theta)
 
 

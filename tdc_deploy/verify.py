@@ -78,18 +78,11 @@ def compare_outputs(before: Outputs, after: Outputs, samples: Samples) -> Compar
         )
     errors = {name: output_error(name, before[name], after[name]) for name in before}
     if not any(_varies(value) for value in before.values()):
-        raise TdcError(
-            "the model's outputs are the same for every input, so their error means nothing",
-            expected="inputs that differ, and a network that depends on them",
-            fix="give --inputs with real, different samples",
-        )
+        raise _constant_output()
     floats = [name for name, value in before.items() if value.dtype.kind == "f"]
-    scores = next(
-        (before[n].astype(np.float64) for n in floats if _is_scores(before[n], samples)), None
-    )
-    other = next((after[n] for n in floats if _is_scores(before[n], samples)), None)
-    top_before = None if scores is None else scores.argmax(1)
-    top_after = None if other is None else other.argmax(1)
+    scores = next((name for name in floats if _is_scores(before[name], samples)), None)
+    top_before = None if scores is None else before[scores].argmax(1)
+    top_after = None if scores is None else after[scores].argmax(1)
     return Comparison(
         error=max(errors.values()),
         cosine=min((_cosine(before[name], after[name]) for name in floats), default=1.0),
@@ -137,13 +130,17 @@ def relative_error(before: NDArray[Any], after: NDArray[Any]) -> float:
         )
     variation = float(np.linalg.norm(reference - reference.mean(0)))
     if not _varies(reference):
-        raise TdcError(
-            "the model's output is the same for every input, so its error means nothing",
-            expected="inputs that differ, and a network that depends on them",
-            fix="give --inputs with real, different samples",
-        )
+        raise _constant_output()
     difference = float(np.linalg.norm(other - reference)) / variation
     return difference if np.isfinite(difference) else math.inf
+
+
+def _constant_output() -> TdcError:
+    return TdcError(
+        "the model's output is the same for every input, so its error means nothing",
+        expected="inputs that differ, and a network that depends on them",
+        fix="give --inputs with real, different samples",
+    )
 
 
 def _varies(values: NDArray[Any]) -> bool:
