@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "emulator/cuda_api.h"
 #include "emulator/half.h"
 #include "emulator/runtime.h"
 #include "emulator/types.h"
@@ -24,11 +25,7 @@ constexpr int warpSize = 32;
 using std::max;
 using std::min;
 
-using cudaError_t = int;
-constexpr cudaError_t cudaSuccess = 0;
-constexpr cudaError_t cudaErrorInvalidValue = 1;
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }  // a failure has aborted
 template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
     tdc::emulator::allow_dynamic_shared(reinterpret_cast<const void*>(kernel),

@@ -11,10 +11,8 @@
 #include <tuple>
 #include <utility>
 
+#include "emulator/cuda_api.h"
 #include "emulator/types.h"
-
-struct CUstream_st;
-using cudaStream_t = CUstream_st*;
 
 namespace tdc::emulator {
 

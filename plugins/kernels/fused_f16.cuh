@@ -13,6 +13,7 @@
 // rows of 16 bytes for cp.async and ldmatrix without a transposition.
 #pragma once
 
+#include "tdc/device.h"
 #include "tdc/tucker_conv.h"
 
 namespace tdc::fused_f16 {

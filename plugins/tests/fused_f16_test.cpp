@@ -5,7 +5,8 @@
 #include <vector>
 
 #include "check.h"
-#include "tdc/tucker_conv.h"
+#include "emulator/half.h"
+#include "tdc/tactics.h"
 
 namespace {
 
@@ -200,7 +201,7 @@ bool run(const Problem& problem, int tactic) {
     p.x = x.data();
     p.residual = k.residual ? residual.data() : nullptr;
     p.y = y.data();
-    if (tdc::fused_f16_launch(tactic, p, nullptr) != cudaSuccess) return false;
+    if (tdc::launch(tactic, p, nullptr) != cudaSuccess) return false;
 
     const Doubles expected = problem.reference(false);
     Doubles got(expected.size());
@@ -228,33 +229,16 @@ bool run(const Problem& problem, int tactic) {
 }  // namespace
 
 int main() {
-    int count = 0;
-    const tdc::FusedF16Config* configs = tdc::fused_f16_configs(count);
-    constexpr std::size_t kLimit = 163 * 1024;  // a block's, at compute capability 8.0
+    const tdc::Device device{80, 163 * 1024, 108};
     for (const Case& k : kCases) {
         const Problem problem(k);
         int legal = 0;
-        for (int tactic = 1; tactic <= count; ++tactic) {
-            if (!tdc::fused_f16_is_legal(configs[tactic - 1], params_of(problem), kLimit)) continue;
+        for (const int tactic : tdc::all_tactics()) {
+            if (!tdc::is_legal(tactic, params_of(problem), device)) continue;
             ++legal;
             CHECK(run(problem, tactic));
         }
         CHECK(legal > 0);
     }
-    // One case that has everything, under every schedule and with both kinds of cp.async.
-    const Problem whole(kCases[3]);
-    tdc::test::for_each_schedule([&] { CHECK(run(whole, 1) && run(whole, count)); });
-
-    const tdc::TuckerConvParams none{};
-    CHECK(tdc::fused_f16_launch(0, none, nullptr) == cudaErrorInvalidValue);
-    CHECK(tdc::fused_f16_launch(count + 1, none, nullptr) == cudaErrorInvalidValue);
-
-    tdc::TuckerConvParams odd = params_of(whole);
-    CHECK(!tdc::fused_f16_is_legal(configs[0], odd,
-                                   tdc::fused_f16_shared_bytes(configs[0], odd) - 1));
-    odd.r_in = 12;  // ranks are padded to 8 before
-    CHECK(!tdc::fused_f16_is_legal(configs[0], odd, kLimit));
-    odd.r_in = 8, odd.kernel_h = 9;
-    CHECK(!tdc::fused_f16_is_legal(configs[0], odd, kLimit));
     return tdc::test::result();
 }
