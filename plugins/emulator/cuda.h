@@ -133,5 +133,9 @@ template <class T>
 T __ldg(const T* address) {
     return *address;
 }
+template <class T>
+T __ldcg(const T* address) {
+    return *address;
+}
 inline unsigned __float_as_uint(float value) { return tdc::emulator::bit_cast<unsigned>(value); }
 inline float __uint_as_float(unsigned bits) { return tdc::emulator::bit_cast<float>(bits); }

@@ -201,7 +201,12 @@ bool run(const Problem& problem, int tactic) {
     p.x = x.data();
     p.residual = k.residual ? residual.data() : nullptr;
     p.y = y.data();
+    std::vector<float> workspace(tdc::workspace_bytes(tactic, p) / 4, NAN);
+    std::vector<unsigned> counters(tdc::counter_count(tactic, p));
+    p.workspace = workspace.data();
+    p.counters = counters.data();
     if (tdc::launch(tactic, p, nullptr) != cudaSuccess) return false;
+    for (unsigned c : counters) CHECK(c == 0);
 
     const Doubles expected = problem.reference(false);
     Doubles got(expected.size());
@@ -229,12 +234,14 @@ bool run(const Problem& problem, int tactic) {
 }  // namespace
 
 int main() {
-    const tdc::Device device{80, 163 * 1024, 108};
+    const tdc::Device device{90, 227 * 1024, 108};
     for (const Case& k : kCases) {
         const Problem problem(k);
         int legal = 0;
         for (const int tactic : tdc::all_tactics()) {
-            if (!tdc::is_legal(tactic, params_of(problem), device)) continue;
+            tdc::Tactic t{};
+            CHECK(tdc::decode(tactic, t));
+            if (t.arithmetic != tdc::Arithmetic::kF16 || !tdc::is_legal(tactic, params_of(problem), device)) continue;
             ++legal;
             CHECK(run(problem, tactic));
         }

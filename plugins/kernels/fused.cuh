@@ -1,0 +1,425 @@
+// The fused Tucker chain: one launch, channel last.
+//
+// A block computes a tile of output pixels. Its T1 (with the halo that the kxk convolution needs)
+// and T2 live in shared memory; X and the weights stream through a ring of buffers. Each stage is a
+// product of matrices, done in passes of kColumns columns:
+//
+//   1. T1 [halo pixels, r_in]   = X    [halo pixels, C]            · first^T
+//   2. T2 [tile pixels, r_out]  = T1   [tile pixels, taps · r_in]  · core^T, rows gathered from T1
+//   3. Y  [tile pixels, M]      = T2   [tile pixels, r_out]        · last^T
+//
+// A step of the ring brings a chunk of columns, and in stage 1 of rows; the ring runs ahead across
+// passes and stages, so that only the first chunk's latency is waited for.
+//
+// Maps too small to fill the device share a tile among `parts` blocks, each with a slice of r_in in
+// stages 1 and 2. What they have of T2 is summed before its activation:
+//   cluster  through distributed shared memory, every block a share; then each has all of T2 and
+//            computes a slice of M
+//   ticket   through the workspace, by the last block to arrive, which computes all of M. The sum
+//            runs in the order of the slices, whoever comes last.
+#pragma once
+
+#include "kernels/epilogue.cuh"
+#include "kernels/fused_layout.h"
+
+namespace tdc::fused {
+
+template <int TileH, int TileW, int WarpsM, int WarpsN, int Columns, int Stages>
+struct Config {
+    static constexpr int kTileH = TileH, kTileW = TileW, kPixels = TileH * TileW;
+    static constexpr int kWarpsM = WarpsM, kWarpsN = WarpsN, kThreads = 32 * WarpsM * WarpsN;
+    static constexpr int kColumns = Columns, kStages = Stages;
+    // Blocks of a multiprocessor that registers allow: 128 for a thread, or as many as it takes
+    // where a thread holds 64 sums.
+    static constexpr int kBlocks = kPixels * Columns / kThreads < 64 ? 512 / kThreads : 1;
+};
+
+// A chunk of a pass of a stage: what the ring is loading.
+struct Step {
+    int stage, row0, column0, chunk;
+};
+
+template <class Arithmetic, class Config>
+class Block {
+    using Element = typename Arithmetic::Element;
+    using Tiles =
+        WarpTiles<Arithmetic, Config::kPixels, Config::kColumns, Config::kWarpsM, Config::kWarpsN>;
+    using Sums = typename Tiles::Sums;
+    static constexpr int kVector = Arithmetic::kVector;
+
+  public:
+    TDC_HOST_DEVICE static constexpr Sizes sizes() {
+        return {Config::kTileH, Config::kTileW, Config::kColumns, Config::kStages,
+                Arithmetic::kVector};
+    }
+
+    TDC_DEVICE Block(const TuckerConvParams& params, Split split_kind, int part_count,
+                     uint4* shared)
+        : p(params),
+          split(split_kind),
+          parts(part_count),
+          layout(params, sizes(), split_kind, part_count),
+          t1(elements(shared + layout.t1)),
+          t2(elements(shared + layout.t2)),
+          rows(elements(shared + layout.rows)),
+          columns(elements(shared + layout.columns)),
+          partial(reinterpret_cast<float*>(shared + layout.partial)),
+          offsets(reinterpret_cast<int*>(shared + layout.offsets)),
+          pixels(reinterpret_cast<int*>(shared + layout.pixels)) {
+        const int tiles_w = ceil_div(p.w_out, Config::kTileW);
+        const int tiles = ceil_div(p.h_out, Config::kTileH) * tiles_w;
+        const int block = static_cast<int>(blockIdx.x);
+        part = block % parts;
+        tile = block / parts;
+        image = tile / tiles;
+        tile_y = tile % tiles / tiles_w * Config::kTileH;
+        tile_x = tile % tiles_w * Config::kTileW;
+        slice_begin = p.r_in / 8 * part / parts * 8;
+        slice_end = p.r_in / 8 * (part + 1) / parts * 8;
+        slice_vectors = (slice_end - slice_begin) / kVector;
+        const bool shares_m = split == Split::kCluster;
+        const int m_units = ceil_div(p.m, 8);
+        m_begin = shares_m ? m_units * part / parts * 8 : 0;
+        m_end = shares_m ? m_units * (part + 1) / parts * 8 : m_units * 8;
+    }
+
+    TDC_DEVICE void run() {
+        make_tables();
+        __syncthreads();
+        last_stage = split == Split::kTicket ? 2 : 3;
+        start_ring({1, 0, slice_begin, 0});
+        reduce();
+        convolve();
+        if constexpr (kArchitecture >= 90)
+            if (split == Split::kCluster) meet_in_cluster();
+        if (split == Split::kTicket) {
+            if (!meet_in_workspace()) return;
+            last_stage = 3;
+            start_ring({3, 0, m_begin, 0});
+        }
+        expand();
+    }
+
+  private:
+    TDC_DEVICE static Element* elements(uint4* shared) {
+        return reinterpret_cast<Element*>(shared);
+    }
+
+    // offsets[v]: where vector v of a row of stage 2 (a tap, and a channel of the slice) lies in
+    // T1, from its first tap on. pixels[i]: the halo's pixel i in its image, or -1 outside.
+    TDC_DEVICE void make_tables() {
+        const int count = p.kernel_h * p.kernel_w * slice_vectors;
+        for (int v = thread_index(); v < round_up(count, kChunk); v += Config::kThreads) {
+            const int tap = v / slice_vectors;
+            const int y = tap / p.kernel_w * p.dilation_h, x = tap % p.kernel_w * p.dilation_w;
+            const int row = y * layout.halo_w + x;
+            // What is beyond the last vector meets zeros, and needs finite numbers.
+            offsets[v] = v < count ? (row * layout.t1_pitch + v % slice_vectors) * kVector : 0;
+        }
+        for (int i = thread_index(); i < layout.halo_pixels; i += Config::kThreads) {
+            const int y = tile_y * p.stride_h - p.pad_top + i / layout.halo_w;
+            const int x = tile_x * p.stride_w - p.pad_left + i % layout.halo_w;
+            pixels[i] = y >= 0 && y < p.h && x >= 0 && x < p.w ? y * p.w + x : -1;
+        }
+    }
+
+    // Stage 1: T1 for every pixel of the halo; zero outside the image, which is the padding.
+    TDC_DEVICE void reduce() {
+        const int vectors = ceil_div(p.c, kVector);
+        for (int row0 = 0; row0 < layout.halo_pixels; row0 += Config::kPixels) {
+            for (int column0 = slice_begin; column0 < slice_end; column0 += Config::kColumns) {
+                Sums sums = {};
+                pass(sums, vectors, [&](int i, int) {
+                    return rows + (slot * Config::kPixels + Tiles::row(i)) * kChunkPitch * kVector;
+                });
+                Tiles::for_each_pair(sums, [&](int row, int column, float x, float next) {
+                    keep_t1(row0 + row, column0 + column, x, next);
+                });
+            }
+        }
+    }
+
+    // Stage 2: T2, or this slice's part of it, for every pixel of the tile.
+    TDC_DEVICE void convolve() {
+        const Element* pixel_rows[Tiles::kRowsOfLane];
+#pragma unroll
+        for (int i = 0; i < Tiles::kRowsOfLane; ++i) {
+            const int y = Tiles::row(i) / Config::kTileW * p.stride_h;
+            const int x = Tiles::row(i) % Config::kTileW * p.stride_w;
+            pixel_rows[i] = t1 + (y * layout.halo_w + x) * layout.t1_pitch * kVector;
+        }
+        const int vectors = p.kernel_h * p.kernel_w * slice_vectors;
+        for (int column0 = 0; column0 < p.r_out; column0 += Config::kColumns) {
+            Sums sums = {};
+            pass_gathered(sums, vectors, pixel_rows);
+            Tiles::for_each_pair(sums, [&](int row, int column, float x, float next) {
+                keep_t2(row, column0 + column, x, next);
+            });
+        }
+    }
+
+    // Stage 3: Y for every pixel of the tile that is in the image.
+    TDC_DEVICE void expand() {
+        const Epilogue<Arithmetic> epilogue = {static_cast<Element*>(p.y),
+                                               static_cast<const Element*>(p.residual),
+                                               static_cast<const Element*>(p.bias), p.m, p.slope};
+        const int vectors = p.r_out / kVector;
+        for (int column0 = m_begin; column0 < m_end; column0 += Config::kColumns) {
+            Sums sums = {};
+            pass(sums, vectors, [&](int i, int chunk) {
+                return t2 + (Tiles::row(i) * layout.t2_pitch + chunk * kChunk) * kVector;
+            });
+            Tiles::for_each_pair(sums, [&](int row, int column, float x, float next) {
+                const int oy = tile_y + row / Config::kTileW, ox = tile_x + row % Config::kTileW;
+                if (oy >= p.h_out || ox >= p.w_out || column0 + column >= m_end) return;
+                const long long line = static_cast<long long>(image) * p.h_out + oy;
+                epilogue.put(line * p.w_out + ox, column0 + column, x, next);
+            });
+        }
+    }
+
+    // A pass over `vectors` vectors of rows that begin at row_pointer(i, chunk).
+    template <class RowPointer>
+    TDC_DEVICE void pass(Sums& sums, int vectors, RowPointer row_pointer) {
+        for (int chunk = 0; chunk < ceil_div(vectors, kChunk); ++chunk) {
+            turn_ring();
+            const Element* pointers[Tiles::kRowsOfLane];
+#pragma unroll
+            for (int i = 0; i < Tiles::kRowsOfLane; ++i) pointers[i] = row_pointer(i, chunk);
+            Tiles::multiply(
+                sums, pointers, [](int v) { return v * kVector; }, slot_columns(),
+                vectors - chunk * kChunk);
+            slot = slot + 1 == Config::kStages ? 0 : slot + 1;
+        }
+    }
+
+    // The same over rows whose vectors lie where `offsets` says.
+    TDC_DEVICE void pass_gathered(Sums& sums, int vectors,
+                                  const Element* const (&pixel_rows)[Tiles::kRowsOfLane]) {
+        for (int chunk = 0; chunk < ceil_div(vectors, kChunk); ++chunk) {
+            turn_ring();
+            const int* table = offsets + chunk * kChunk;
+            Tiles::multiply(
+                sums, pixel_rows, [&](int v) { return table[v]; }, slot_columns(),
+                vectors - chunk * kChunk);
+            slot = slot + 1 == Config::kStages ? 0 : slot + 1;
+        }
+    }
+
+    // The ring: slot `slot` is multiplied while the kStages - 1 others are loaded.
+    TDC_DEVICE void start_ring(const Step& step) {
+        ahead = step;
+        slot = ahead_slot = 0;
+        for (int i = 0; i < Config::kStages - 1; ++i) load_ahead();
+    }
+    // Waits for the slot's chunk, and starts loading into the slot that everybody has done with.
+    TDC_DEVICE void turn_ring() {
+        cp_async_wait<Config::kStages - 2>();
+        __syncthreads();
+        load_ahead();
+    }
+    TDC_DEVICE void load_ahead() {
+        if (ahead.stage <= last_stage) load();
+        cp_async_commit();
+    }
+
+    TDC_DEVICE const Element* slot_columns() const {
+        return columns + slot * Config::kColumns * kChunkPitch * kVector;
+    }
+
+    TDC_DEVICE void load() {
+        int vectors;
+        if (ahead.stage == 1) {
+            vectors = ceil_div(p.c, kVector);
+            load_pixels();
+            load_columns(p.first, slice_end, p.c, ahead.chunk * kChunk * kVector, p.c);
+            advance(vectors, slice_end);
+        } else if (ahead.stage == 2) {
+            vectors = p.kernel_h * p.kernel_w * slice_vectors;
+            load_core(vectors);
+            advance(vectors, p.r_out);
+        } else {
+            vectors = p.r_out / kVector;
+            load_columns(p.last, min(p.m, m_end), p.r_out, ahead.chunk * kChunk * kVector, p.r_out);
+            advance(vectors, m_end);
+        }
+        ahead_slot = ahead_slot + 1 == Config::kStages ? 0 : ahead_slot + 1;
+    }
+
+    // To the next chunk: of this pass, of the next columns, of the next rows, of the next stage.
+    TDC_DEVICE void advance(int vectors, int columns_end) {
+        if (++ahead.chunk * kChunk < vectors) return;
+        ahead.chunk = 0;
+        if ((ahead.column0 += Config::kColumns) < columns_end) return;
+        ahead.column0 = ahead.stage == 1 ? slice_begin : 0;
+        if (ahead.stage == 1 && (ahead.row0 += Config::kPixels) < layout.halo_pixels) return;
+        ++ahead.stage;
+        ahead.column0 = ahead.stage == 3 ? m_begin : 0;
+    }
+
+    // A chunk of X for kPixels pixels of the halo.
+    TDC_DEVICE void load_pixels() {
+        const auto* x = static_cast<const Element*>(p.x) +
+                        static_cast<long long>(image) * p.h * p.w * Arithmetic::pitch(p.c);
+        const bool aligned = Arithmetic::pitch(p.c) % kVector == 0;
+        Element* to = rows + ahead_slot * Config::kPixels * kChunkPitch * kVector;
+        for (int i = thread_index(); i < Config::kPixels * kChunk; i += Config::kThreads) {
+            const int row = i / kChunk;
+            const int channel = (ahead.chunk * kChunk + i % kChunk) * kVector;
+            const int pixel = ahead.row0 + row < layout.halo_pixels ? pixels[ahead.row0 + row] : -1;
+            const int count = pixel < 0 ? 0 : p.c - channel;
+            const auto at = static_cast<long long>(pixel) * Arithmetic::pitch(p.c) + channel;
+            copy_vector<Arithmetic>(to + (row * kChunkPitch + i % kChunk) * kVector,
+                                    count > 0 ? x + at : x, count, aligned);
+        }
+    }
+
+    // A chunk of a weight matrix [columns_end, pitch]: elements `k` on, `depth` in all.
+    TDC_DEVICE void load_columns(const void* weights, int columns_end, int pitch, int k,
+                                 int depth) {
+        const auto* w = static_cast<const Element*>(weights);
+        const bool aligned = pitch % kVector == 0;
+        for (int i = thread_index(); i < Config::kColumns * kChunk; i += Config::kThreads) {
+            const int column = ahead.column0 + i / kChunk;
+            const int at = k + i % kChunk * kVector;
+            const int count = column < columns_end ? depth - at : 0;
+            copy_vector<Arithmetic>(column_slot(i),
+                                    count > 0 ? w + static_cast<long long>(column) * pitch + at : w,
+                                    count, aligned);
+        }
+    }
+
+    // A chunk of the core [taps, r_out, r_in], its summed index running over taps and the slice.
+    TDC_DEVICE void load_core(int vectors) {
+        const auto* w = static_cast<const Element*>(p.core);
+        for (int i = thread_index(); i < Config::kColumns * kChunk; i += Config::kThreads) {
+            const int column = ahead.column0 + i / kChunk;
+            const int v = ahead.chunk * kChunk + i % kChunk;
+            const bool there = column < p.r_out && v < vectors;
+            const int tap = v / slice_vectors, channel = v % slice_vectors * kVector;
+            const auto at =
+                static_cast<long long>(tap * p.r_out + column) * p.r_in + slice_begin + channel;
+            copy_vector<Arithmetic>(column_slot(i), there ? w + at : w, there ? kVector : 0, true);
+        }
+    }
+
+    TDC_DEVICE Element* column_slot(int i) const {
+        const int row = ahead_slot * Config::kColumns + i / kChunk;
+        return columns + (row * kChunkPitch + i % kChunk) * kVector;
+    }
+
+    TDC_DEVICE void keep_t1(int row, int column, float x, float next) {
+        if (row >= layout.halo_pixels || column >= slice_end) return;
+        if (pixels[row] < 0) {
+            x = next = 0;
+        } else {
+            x = activate(x, p.first_bias, column, p.first_slope);
+            next = activate(next, p.first_bias, column + 1, p.first_slope);
+        }
+        Arithmetic::store_pair(t1 + row * layout.t1_pitch * kVector + column - slice_begin, x,
+                               next);
+    }
+
+    TDC_DEVICE void keep_t2(int row, int column, float x, float next) {
+        if (column < p.r_out) {
+            if (split == Split::kTicket)
+                *reinterpret_cast<float2*>(workspace(part) + row * p.r_out + column) =
+                    make_float2(x, next);
+            else if (split == Split::kCluster)
+                *reinterpret_cast<float2*>(partial + row * layout.partial_pitch * 4 + column) =
+                    make_float2(x, next);
+            else
+                keep_activated_t2(t2, row, column, x, next);
+        } else if (column < layout.t2_pitch * kVector) {  // what a step reads beyond r_out
+            Arithmetic::store_pair(t2 + row * layout.t2_pitch * kVector + column, 0, 0);
+        }
+    }
+
+    TDC_DEVICE void keep_activated_t2(Element* to, int row, int column, float x, float next) {
+        Arithmetic::store_pair(to + row * layout.t2_pitch * kVector + column,
+                               activate(x, p.core_bias, column, p.core_slope),
+                               activate(next, p.core_bias, column + 1, p.core_slope));
+    }
+
+    TDC_DEVICE static float activate(float sum, const void* bias, int column, float slope) {
+        return leaky_relu(sum + Arithmetic::load(static_cast<const Element*>(bias) + column),
+                          slope);
+    }
+
+    // Every block of the cluster sums its share of T2's elements and gives it to all.
+    TDC_DEVICE void meet_in_cluster() {
+        cluster_sync();
+        const int pairs = Config::kPixels * p.r_out / 2;
+        for (int i = pairs / parts * part + thread_index(); i < pairs / parts * (part + 1);
+             i += Config::kThreads) {
+            const int row = i * 2 / p.r_out, column = i * 2 % p.r_out;
+            float2 sum = make_float2(0, 0);
+            for (int other = 0; other < parts; ++other) {
+                const float* theirs = cluster_shared(
+                    partial + row * layout.partial_pitch * 4 + column, unsigned(other));
+                sum.x += theirs[0];
+                sum.y += theirs[1];
+            }
+            for (int other = 0; other < parts; ++other)
+                keep_activated_t2(cluster_shared(t2, unsigned(other)), row, column, sum.x, sum.y);
+        }
+        cluster_sync();
+    }
+
+    // True in the last block of the tile to arrive, which then has all of T2.
+    TDC_DEVICE bool meet_in_workspace() {
+        int& ticket = pixels[layout.halo_pixels];
+        __threadfence();  // what this block has written is seen by whoever sees its ticket
+        __syncthreads();
+        if (thread_index() == 0) {
+            ticket = static_cast<int>(atomicAdd(p.counters + tile, 1u));
+            if (ticket == parts - 1) p.counters[tile] = 0;  // for the next launch
+        }
+        __syncthreads();
+        if (ticket != parts - 1) return false;
+        __threadfence();
+        for (int i = thread_index() * 2; i < Config::kPixels * p.r_out; i += Config::kThreads * 2) {
+            float2 sum = make_float2(0, 0);
+            for (int other = 0; other < parts; ++other) {
+                const float2 theirs = __ldcg(reinterpret_cast<const float2*>(workspace(other) + i));
+                sum.x += theirs.x;
+                sum.y += theirs.y;
+            }
+            keep_activated_t2(t2, i / p.r_out, i % p.r_out, sum.x, sum.y);
+        }
+        return true;
+    }
+
+    // The fp32 sums of T2 [kPixels, r_out] of a slice of this tile.
+    TDC_DEVICE float* workspace(int slice) const {
+        return static_cast<float*>(p.workspace) +
+               (static_cast<long long>(tile) * parts + slice) * Config::kPixels * p.r_out;
+    }
+
+    const TuckerConvParams& p;
+    const Split split;
+    const int parts;
+    const Layout layout;
+    Element* const t1;       // [halo_pixels, t1_pitch]
+    Element* const t2;       // [kPixels, t2_pitch]
+    Element* const rows;     // [kStages, kPixels, kChunkPitch]: X
+    Element* const columns;  // [kStages, kColumns, kChunkPitch]: weights
+    float* const partial;    // [kPixels, partial_pitch]
+    int* const offsets;
+    int* const pixels;  // [halo_pixels], and the ticket
+    int part, tile, image, tile_y, tile_x;
+    int slice_begin, slice_end, slice_vectors;  // of r_in
+    int m_begin, m_end;
+    Step ahead;
+    int slot, ahead_slot, last_stage;
+};
+
+template <class Arithmetic, class Config>
+__global__ void __launch_bounds__(Config::kThreads, Config::kBlocks)
+    kernel(const TuckerConvParams params, const Split split, const int parts) {
+    TDC_DYNAMIC_SHARED(uint4, shared);
+    if constexpr (kArchitecture >= 80)
+        Block<Arithmetic, Config>(params, split, parts, shared).run();
+}
+
+}  // namespace tdc::fused
