@@ -1,0 +1,210 @@
+// The kernels of one family and arithmetic against the operator in float64:
+//
+//     tucker_conv_test <fused|unfused|channel-first> <f16|tf32|f32> [shard/shards]
+//
+// Every case runs some of the tactics that are legal for it on this device, in turn, so that each
+// tactic meets cases of every kind.
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <vector>
+
+#include "check.h"
+#include "device_problem.h"
+
+namespace {
+
+using tdc::test::Bounds;
+using tdc::test::Case;
+using tdc::test::cases;
+using tdc::test::DeviceArray;
+using tdc::test::DeviceProblem;
+using tdc::test::Problem;
+
+constexpr std::size_t kTacticsOfACase = 7;      // at most; of these, at most
+constexpr std::size_t kTacticsOfSchedules = 3;  // under every schedule, where the case says so
+constexpr std::size_t kCasesOfATactic = 3;      // at least
+
+struct Kernels {
+    tdc::Family family;
+    tdc::Arithmetic arithmetic;
+};
+
+struct Shard {
+    std::size_t number = 0, count = 1;
+};
+
+std::vector<int> legal_tactics(const Kernels& kernels, const Case& layer) {
+    tdc::Device device{};
+    tdc::test::require(tdc::current_device(device), "current_device");
+    std::vector<int> legal;
+    for (const int number : tdc::all_tactics()) {
+        tdc::Tactic tactic{};
+        if (tdc::decode(number, tactic) && tactic.family == kernels.family &&
+            tactic.arithmetic == kernels.arithmetic &&
+            tdc::is_legal(number, tdc::test::shapes_of(layer), device))
+            legal.push_back(number);
+    }
+    return legal;
+}
+
+// Those that case number i runs.
+std::vector<int> chosen_tactics(const Kernels& kernels, std::size_t i) {
+    const std::vector<int> legal = legal_tactics(kernels, cases()[i]);
+    std::vector<int> chosen;
+    for (std::size_t j = 0; j < std::min(kTacticsOfACase, legal.size()); ++j)
+        chosen.push_back(legal[(i * kTacticsOfACase + j) % legal.size()]);
+    return chosen;
+}
+
+// Prints where Y is out of bounds; true if it is nowhere.
+bool within(const Bounds& bounds, const std::vector<double>& y, const Case& layer) {
+    std::size_t wrong = 0, first = 0;
+    for (std::size_t i = y.size(); i-- > 0;)
+        if (!(y[i] >= bounds.low[i] && y[i] <= bounds.high[i])) ++wrong, first = i;
+    if (!wrong) return true;
+    const std::size_t m = static_cast<std::size_t>(layer.m), pixel = first / m;
+    const std::size_t w = static_cast<std::size_t>(layer.w_out());
+    const std::size_t h = static_cast<std::size_t>(layer.h_out());
+    std::fprintf(stderr,
+                 "  %zu of %zu elements wrong, the first at image %zu, y %zu, x %zu, channel %zu: "
+                 "%.9g is not in [%.9g, %.9g]\n",
+                 wrong, y.size(), pixel / w / h, pixel / w % h, pixel % w, first % m, y[first],
+                 bounds.low[first], bounds.high[first]);
+    return false;
+}
+
+// A tactic with the memory that it asks for, ready to run on a problem.
+class Run {
+  public:
+    Run(int tactic, DeviceProblem& problem, const Problem& host, const Bounds& bounds)
+        : tactic_(tactic),
+          problem_(problem),
+          host_(host),
+          bounds_(bounds),
+          params_(problem.params()),
+          workspace_(tdc::workspace_bytes(tactic, params_)),
+          counters_(tdc::counter_count(tactic, params_) * sizeof(unsigned)) {
+        params_.workspace = workspace_.data();
+        params_.counters = static_cast<unsigned*>(counters_.data());
+        counters_.fill(0);
+    }
+
+    // The workspace is as the last launch left it, at first NaN.
+    void check_launch() {
+        problem_.y.fill(0xFF);
+        bool right = tdc::launch(tactic_, params_, nullptr) == cudaSuccess &&
+                     cudaDeviceSynchronize() == cudaSuccess;
+        const tdc::test::Output output = problem_.output();
+        right = within(bounds_, output.values, host_.layer) && output.zero_padding && right;
+        for (const unsigned counter : counters_.values<unsigned>()) right &= counter == 0;
+        CHECK(right);
+        if (!right) report("is wrong");
+    }
+
+    // Without memory that it needs, it gives an error and writes nothing.
+    void check_refusals() {
+        problem_.y.fill(0xFF);
+        tdc::TuckerConvParams params = params_;
+        params.workspace = nullptr;
+        if (params_.workspace) check_refusal(params);
+        params = params_;
+        params.counters = nullptr;
+        if (params_.counters) check_refusal(params);
+    }
+
+  private:
+    void check_refusal(const tdc::TuckerConvParams& params) {
+        const bool refused = tdc::launch(tactic_, params, nullptr) != cudaSuccess;
+        const auto bytes = problem_.y.values<unsigned char>();
+        const bool untouched = std::all_of(bytes.begin(), bytes.end(),
+                                           [](unsigned char byte) { return byte == 0xFF; });
+        CHECK(refused && untouched);
+        if (!refused || !untouched) report("runs without its workspace or counters");
+    }
+    void report(const char* what) const {
+        std::fprintf(stderr, "  \"%s\": %s %s\n", host_.layer.name, tdc::describe(tactic_).c_str(),
+                     what);
+    }
+
+    int tactic_;
+    DeviceProblem& problem_;
+    const Problem& host_;
+    const Bounds& bounds_;
+    tdc::TuckerConvParams params_;
+    DeviceArray workspace_, counters_;
+};
+
+void check_case(const Kernels& kernels, std::size_t i) {
+    const Problem problem(cases()[i], kernels.arithmetic);
+    const Bounds bounds = problem.bounds();
+    DeviceProblem on_device(problem, kernels.family);
+    std::size_t thorough = cases()[i].every_schedule ? kTacticsOfSchedules : 0;
+    for (const int tactic : chosen_tactics(kernels, i)) {
+        Run run(tactic, on_device, problem, bounds);
+        run.check_refusals();
+        if (thorough) {
+            --thorough;
+            tdc::test::for_each_schedule([&] { run.check_launch(); });
+        } else {
+            tdc::test::for_two_schedules(i + 1, [&] { run.check_launch(); });
+        }
+    }
+}
+
+// Of all shards: the pairs of a case and a tactic. Every tactic must be in some.
+void count_pairs(const Kernels& kernels) {
+    std::map<int, std::size_t> legal, chosen;
+    std::size_t pairs = 0;
+    for (std::size_t i = 0; i < cases().size(); ++i) {
+        for (const int tactic : legal_tactics(kernels, cases()[i])) ++legal[tactic];
+        for (const int tactic : chosen_tactics(kernels, i)) ++chosen[tactic], ++pairs;
+    }
+    for (const auto& [tactic, count] : legal) {
+        CHECK(chosen[tactic] >= std::min(count, kCasesOfATactic));
+        if (chosen[tactic] < std::min(count, kCasesOfATactic))
+            std::fprintf(stderr, "  %s: %zu cases\n", tdc::describe(tactic).c_str(),
+                         chosen[tactic]);
+    }
+    CHECK(pairs > 0);
+    std::printf("%zu tactics, %zu cases, %zu pairs in all shards\n", legal.size(), cases().size(),
+                pairs);
+}
+
+bool parse(int count, char** arguments, Kernels& kernels, Shard& shard) {
+    if (count < 3 || count > 4) return false;
+    const std::map<std::string, tdc::Family> families = {
+        {"fused", tdc::Family::kFused},
+        {"unfused", tdc::Family::kUnfused},
+        {"channel-first", tdc::Family::kChannelFirst}};
+    const std::map<std::string, tdc::Arithmetic> arithmetics = {{"f16", tdc::Arithmetic::kF16},
+                                                                {"tf32", tdc::Arithmetic::kTf32},
+                                                                {"f32", tdc::Arithmetic::kF32}};
+    const auto family = families.find(arguments[1]);
+    const auto arithmetic = arithmetics.find(arguments[2]);
+    if (family == families.end() || arithmetic == arithmetics.end()) return false;
+    kernels = {family->second, arithmetic->second};
+    return count == 3 || (std::sscanf(arguments[3], "%zu/%zu", &shard.number, &shard.count) == 2 &&
+                          shard.number < shard.count);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    Kernels kernels{};
+    Shard shard;
+    if (!parse(count, arguments, kernels, shard)) {
+        std::fprintf(stderr, "usage: %s <fused|unfused|channel-first> <f16|tf32|f32> [0/1]\n",
+                     arguments[0]);
+        return EXIT_FAILURE;
+    }
+    count_pairs(kernels);
+    std::size_t ran = 0;
+    for (std::size_t i = shard.number; i < cases().size(); i += shard.count) {
+        check_case(kernels, i);
+        ran += chosen_tactics(kernels, i).size();
+    }
+    std::printf("%zu pairs of a case and a tactic ran here\n", ran);
+    return tdc::test::result();
+}
