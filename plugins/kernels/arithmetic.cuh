@@ -7,12 +7,21 @@
 // mma.m16n8k16 does, so that all share one epilogue.
 #pragma once
 
+#include <cstring>
+
 #include "kernels/chunks.h"
 #include "tdc/device.h"
 
 namespace tdc {
 
 TDC_DEVICE float leaky_relu(float value, float slope) { return value >= 0 ? value : slope * value; }
+TDC_DEVICE float4 leaky_relu(const float4& v, float slope) {
+    return make_float4(leaky_relu(v.x, slope), leaky_relu(v.y, slope), leaky_relu(v.z, slope),
+                       leaky_relu(v.w, slope));
+}
+TDC_DEVICE float4 add(const float4& a, const float4& b) {
+    return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+}
 TDC_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
 TDC_DEVICE int lane_index() { return thread_index() % 32; }
 
@@ -21,8 +30,20 @@ struct Half {
     static constexpr int kVector = 16 / sizeof(Element);  // elements of a vector
     TDC_DEVICE static float load(const Element* from) { return __half2float(*from); }
     TDC_DEVICE static void store(Element* to, float value) { *to = __float2half_rn(value); }
-    TDC_DEVICE static void store_pair(Element* to, float x, float y) {
-        *reinterpret_cast<__half2*>(to) = __floats2half2_rn(x, y);
+    TDC_DEVICE static float4 load_four(const Element* from) {
+        const uint2 bits = *reinterpret_cast<const uint2*>(from);  // in one access
+        __half2 low, high;
+        memcpy(&low, &bits.x, sizeof low);
+        memcpy(&high, &bits.y, sizeof high);
+        const float2 xy = __half22float2(low), zw = __half22float2(high);
+        return make_float4(xy.x, xy.y, zw.x, zw.y);
+    }
+    TDC_DEVICE static void store_four(Element* to, const float4& v) {
+        const __half2 low = __floats2half2_rn(v.x, v.y), high = __floats2half2_rn(v.z, v.w);
+        uint2 bits;
+        memcpy(&bits.x, &low, sizeof low);
+        memcpy(&bits.y, &high, sizeof high);
+        *reinterpret_cast<uint2*>(to) = bits;
     }
     // Channels that a pixel takes in memory.
     TDC_HOST_DEVICE static constexpr int pitch(int channels) { return round_up(channels, kVector); }
@@ -33,8 +54,11 @@ struct Single {
     static constexpr int kVector = 16 / sizeof(Element);
     TDC_DEVICE static float load(const Element* from) { return *from; }
     TDC_DEVICE static void store(Element* to, float value) { *to = value; }
-    TDC_DEVICE static void store_pair(Element* to, float x, float y) {
-        *reinterpret_cast<float2*>(to) = make_float2(x, y);
+    TDC_DEVICE static float4 load_four(const Element* from) {
+        return *reinterpret_cast<const float4*>(from);
+    }
+    TDC_DEVICE static void store_four(Element* to, const float4& v) {
+        *reinterpret_cast<float4*>(to) = v;
     }
     TDC_HOST_DEVICE static constexpr int pitch(int channels) { return channels; }
 };
@@ -129,13 +153,13 @@ struct F32 : Single {
                     columns + (column * kChunkPitch + v) * kVector);
 #pragma unroll
                 for (int i = 0; i < 2 * TilesM; ++i)
-                    add(sums[i / 2][j / 2][i % 2 * 2 + j % 2], left[i], right);
+                    add_dot(sums[i / 2][j / 2][i % 2 * 2 + j % 2], left[i], right);
             }
         }
     }
 
   private:
-    TDC_DEVICE static void add(float& sum, const float4& a, const float4& b) {
+    TDC_DEVICE static void add_dot(float& sum, const float4& a, const float4& b) {
         sum += a.x * b.x;
         sum += a.y * b.y;
         sum += a.z * b.z;
@@ -173,21 +197,37 @@ struct WarpTiles {
         Arithmetic::multiply(sums, rows, offset, columns, vectors);
     }
 
-    // Gives `put(row, column, value, next)` every pair of neighbouring sums that this thread holds.
+    // The column that row `i` of the columns in shared memory holds. Of each 16, the two sums that
+    // a lane has in one tile and the two in the next belong to four neighbours, which are stored at
+    // once.
+    TDC_DEVICE static int column(int i) {
+        return (i & ~15) | (i >> 1 & 3) << 2 | (i >> 3 & 1) << 1 | (i & 1);
+    }
+
+    // Gives `put(row, column, sums)` every four neighbouring columns whose sums this thread holds.
     template <class Put>
-    TDC_DEVICE static void for_each_pair(const Sums& sums, Put put) {
+    TDC_DEVICE static void for_each_four(const Sums& sums, Put put) {
 #pragma unroll
         for (int i = 0; i < kTilesM; ++i) {
 #pragma unroll
-            for (int j = 0; j < kTilesN; ++j) {
+            for (int j = 0; j < kTilesN; j += 2) {
                 const int row = first_row() + i * 16 + lane_index() / 4;
-                const int column = first_column() + j * 8 + lane_index() % 4 * 2;
-                put(row, column, sums[i][j][0], sums[i][j][1]);
-                put(row + 8, column, sums[i][j][2], sums[i][j][3]);
+                const int column = first_column() + j * 8 + lane_index() % 4 * 4;
+                const auto &a = sums[i][j], &b = sums[i][j + 1];
+                put(row, column, make_float4(a[0], a[1], b[0], b[1]));
+                put(row + 8, column, make_float4(a[2], a[3], b[2], b[3]));
             }
         }
     }
 };
+
+// Blocks that a multiprocessor's registers shall hold at once: 128 registers for a thread, 168 on
+// CUDA cores, whose operands stay in registers longer, and as many as it takes for 64 sums.
+template <class Arithmetic, class Tiles>
+constexpr int blocks_of() {
+    if (Tiles::kTilesM * Tiles::kTilesN * 4 >= 64) return 1;
+    return (Arithmetic::kStep == 2 ? 512 : 384) / Tiles::kThreads;
+}
 
 // Starts copying a vector to shared memory of which `count` elements are there (none if negative);
 // zeros take the place of the others. An unaligned source is copied by plain loads.
@@ -199,7 +239,7 @@ TDC_DEVICE void copy_vector(typename Arithmetic::Element* to,
         cp_async_16(to, from, count * static_cast<int>(sizeof *from));
         return;
     }
-#pragma unroll
+#pragma unroll 1
     for (int i = 0; i < Arithmetic::kVector; ++i)
         Arithmetic::store(to + i, i < count ? Arithmetic::load(from + i) : 0.0f);
 }

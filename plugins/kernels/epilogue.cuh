@@ -15,20 +15,23 @@ struct Epilogue {
     int channels;
     float slope;
 
-    // Stores the sums of channels `column` (even) and `column + 1` of a pixel. The lanes between
-    // the channels and their pitch become zeros; there is nothing beyond.
-    TDC_DEVICE void put(long long pixel, int column, float x, float next) const {
+    // Stores the sums of four channels of a pixel, from `column` (a multiple of 4) on. The lanes
+    // between the channels and their pitch become zeros; there is nothing beyond.
+    TDC_DEVICE void put(long long pixel, int column, float4 sums) const {
         const int pitch = Arithmetic::pitch(channels);
         if (column >= pitch) return;
         const long long at = pixel * pitch + column;
-        x = result(x, at, column);
-        next = result(next, at + 1, column + 1);
-        if (pitch % 2 == 0) {
-            Arithmetic::store_pair(y + at, x, next);
-        } else {
-            Arithmetic::store(y + at, x);
-            if (column + 1 < pitch) Arithmetic::store(y + at + 1, next);
+        if (column + 4 <= channels && pitch % 4 == 0) {
+            sums = add(sums, Arithmetic::load_four(bias + column));
+            if (residual) sums = add(sums, Arithmetic::load_four(residual + at));
+            Arithmetic::store_four(y + at, leaky_relu(sums, slope));
+            return;
         }
+        const float values[] = {sums.x, sums.y, sums.z, sums.w};
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            if (column + i < pitch)
+                Arithmetic::store(y + at + i, result(values[i], at + i, column + i));
     }
 
   private:

@@ -29,9 +29,6 @@ struct Config {
     static constexpr int kTileH = TileH, kTileW = TileW, kPixels = TileH * TileW;
     static constexpr int kWarpsM = WarpsM, kWarpsN = WarpsN, kThreads = 32 * WarpsM * WarpsN;
     static constexpr int kColumns = Columns, kStages = Stages;
-    // Blocks of a multiprocessor that registers allow: 128 for a thread, or as many as it takes
-    // where a thread holds 64 sums.
-    static constexpr int kBlocks = kPixels * Columns / kThreads < 64 ? 512 / kThreads : 1;
 };
 
 // A chunk of a pass of a stage: what the ring is loading.
@@ -48,6 +45,8 @@ class Block {
     static constexpr int kVector = Arithmetic::kVector;
 
   public:
+    static constexpr int kBlocks = blocks_of<Arithmetic, Tiles>();
+
     TDC_HOST_DEVICE static constexpr Sizes sizes() {
         return {Config::kTileH, Config::kTileW, Config::kColumns, Config::kStages,
                 Arithmetic::kVector};
@@ -109,6 +108,7 @@ class Block {
     // T1, from its first tap on. pixels[i]: the halo's pixel i in its image, or -1 outside.
     TDC_DEVICE void make_tables() {
         const int count = p.kernel_h * p.kernel_w * slice_vectors;
+#pragma unroll 1  // registers are for the products
         for (int v = thread_index(); v < round_up(count, kChunk); v += Config::kThreads) {
             const int tap = v / slice_vectors;
             const int y = tap / p.kernel_w * p.dilation_h, x = tap % p.kernel_w * p.dilation_w;
@@ -116,6 +116,7 @@ class Block {
             // What is beyond the last vector meets zeros, and needs finite numbers.
             offsets[v] = v < count ? (row * layout.t1_pitch + v % slice_vectors) * kVector : 0;
         }
+#pragma unroll 1  // registers are for the products
         for (int i = thread_index(); i < layout.halo_pixels; i += Config::kThreads) {
             const int y = tile_y * p.stride_h - p.pad_top + i / layout.halo_w;
             const int x = tile_x * p.stride_w - p.pad_left + i % layout.halo_w;
@@ -132,8 +133,8 @@ class Block {
                 pass(sums, vectors, [&](int i, int) {
                     return rows + (slot * Config::kPixels + Tiles::row(i)) * kChunkPitch * kVector;
                 });
-                Tiles::for_each_pair(sums, [&](int row, int column, float x, float next) {
-                    keep_t1(row0 + row, column0 + column, x, next);
+                Tiles::for_each_four(sums, [&](int row, int column, const float4& four) {
+                    keep_t1(row0 + row, column0 + column, four);
                 });
             }
         }
@@ -152,8 +153,8 @@ class Block {
         for (int column0 = 0; column0 < p.r_out; column0 += Config::kColumns) {
             Sums sums = {};
             pass_gathered(sums, vectors, pixel_rows);
-            Tiles::for_each_pair(sums, [&](int row, int column, float x, float next) {
-                keep_t2(row, column0 + column, x, next);
+            Tiles::for_each_four(sums, [&](int row, int column, const float4& four) {
+                keep_t2(row, column0 + column, four);
             });
         }
     }
@@ -169,11 +170,11 @@ class Block {
             pass(sums, vectors, [&](int i, int chunk) {
                 return t2 + (Tiles::row(i) * layout.t2_pitch + chunk * kChunk) * kVector;
             });
-            Tiles::for_each_pair(sums, [&](int row, int column, float x, float next) {
+            Tiles::for_each_four(sums, [&](int row, int column, const float4& four) {
                 const int oy = tile_y + row / Config::kTileW, ox = tile_x + row % Config::kTileW;
                 if (oy >= p.h_out || ox >= p.w_out || column0 + column >= m_end) return;
                 const long long line = static_cast<long long>(image) * p.h_out + oy;
-                epilogue.put(line * p.w_out + ox, column0 + column, x, next);
+                epilogue.put(line * p.w_out + ox, column0 + column, four);
             });
         }
     }
@@ -263,12 +264,13 @@ class Block {
                         static_cast<long long>(image) * p.h * p.w * Arithmetic::pitch(p.c);
         const bool aligned = Arithmetic::pitch(p.c) % kVector == 0;
         Element* to = rows + ahead_slot * Config::kPixels * kChunkPitch * kVector;
+#pragma unroll 2
         for (int i = thread_index(); i < Config::kPixels * kChunk; i += Config::kThreads) {
             const int row = i / kChunk;
             const int channel = (ahead.chunk * kChunk + i % kChunk) * kVector;
             const int pixel = ahead.row0 + row < layout.halo_pixels ? pixels[ahead.row0 + row] : -1;
             const int count = pixel < 0 ? 0 : p.c - channel;
-            const auto at = static_cast<long long>(pixel) * Arithmetic::pitch(p.c) + channel;
+            const int at = pixel * Arithmetic::pitch(p.c) + channel;
             copy_vector<Arithmetic>(to + (row * kChunkPitch + i % kChunk) * kVector,
                                     count > 0 ? x + at : x, count, aligned);
         }
@@ -279,27 +281,28 @@ class Block {
                                  int depth) {
         const auto* w = static_cast<const Element*>(weights);
         const bool aligned = pitch % kVector == 0;
+#pragma unroll 2
         for (int i = thread_index(); i < Config::kColumns * kChunk; i += Config::kThreads) {
-            const int column = ahead.column0 + i / kChunk;
+            const int column = ahead.column0 + Tiles::column(i / kChunk);
             const int at = k + i % kChunk * kVector;
             const int count = column < columns_end ? depth - at : 0;
-            copy_vector<Arithmetic>(column_slot(i),
-                                    count > 0 ? w + static_cast<long long>(column) * pitch + at : w,
-                                    count, aligned);
+            copy_vector<Arithmetic>(column_slot(i), count > 0 ? w + column * pitch + at : w, count,
+                                    aligned);
         }
     }
 
     // A chunk of the core [taps, r_out, r_in], its summed index running over taps and the slice.
     TDC_DEVICE void load_core(int vectors) {
+        const int v = ahead.chunk * kChunk + thread_index() % kChunk;  // the same for all its rows
+        const int tap = v / slice_vectors, channel = v % slice_vectors * kVector;
         const auto* w = static_cast<const Element*>(p.core);
+        const auto* from = w + tap * p.r_out * p.r_in + slice_begin + channel;
+#pragma unroll 2
         for (int i = thread_index(); i < Config::kColumns * kChunk; i += Config::kThreads) {
-            const int column = ahead.column0 + i / kChunk;
-            const int v = ahead.chunk * kChunk + i % kChunk;
+            const int column = ahead.column0 + Tiles::column(i / kChunk);
             const bool there = column < p.r_out && v < vectors;
-            const int tap = v / slice_vectors, channel = v % slice_vectors * kVector;
-            const auto at =
-                static_cast<long long>(tap * p.r_out + column) * p.r_in + slice_begin + channel;
-            copy_vector<Arithmetic>(column_slot(i), there ? w + at : w, there ? kVector : 0, true);
+            copy_vector<Arithmetic>(column_slot(i), there ? from + column * p.r_in : w,
+                                    there ? kVector : 0, true);
         }
     }
 
@@ -308,60 +311,66 @@ class Block {
         return columns + (row * kChunkPitch + i % kChunk) * kVector;
     }
 
-    TDC_DEVICE void keep_t1(int row, int column, float x, float next) {
+    TDC_DEVICE void keep_t1(int row, int column, const float4& sums) {
         if (row >= layout.halo_pixels || column >= slice_end) return;
-        if (pixels[row] < 0) {
-            x = next = 0;
+        const bool inside = pixels[row] >= 0;
+        Arithmetic::store_four(
+            t1 + row * layout.t1_pitch * kVector + column - slice_begin,
+            inside ? activate(sums, p.first_bias, column, p.first_slope) : make_float4(0, 0, 0, 0));
+    }
+
+    TDC_DEVICE void keep_t2(int row, int column, const float4& sums) {
+        if (column >= p.r_out) {
+            if (column < layout.t2_pitch * kVector)  // what a step reads beyond r_out
+                Arithmetic::store_four(t2_at(row, column), make_float4(0, 0, 0, 0));
+        } else if (split == Split::kNone) {
+            keep_activated_t2(t2_at(row, column), column, sums);
         } else {
-            x = activate(x, p.first_bias, column, p.first_slope);
-            next = activate(next, p.first_bias, column + 1, p.first_slope);
-        }
-        Arithmetic::store_pair(t1 + row * layout.t1_pitch * kVector + column - slice_begin, x,
-                               next);
-    }
-
-    TDC_DEVICE void keep_t2(int row, int column, float x, float next) {
-        if (column < p.r_out) {
-            if (split == Split::kTicket)
-                *reinterpret_cast<float2*>(workspace(part) + row * p.r_out + column) =
-                    make_float2(x, next);
-            else if (split == Split::kCluster)
-                *reinterpret_cast<float2*>(partial + row * layout.partial_pitch * 4 + column) =
-                    make_float2(x, next);
-            else
-                keep_activated_t2(t2, row, column, x, next);
-        } else if (column < layout.t2_pitch * kVector) {  // what a step reads beyond r_out
-            Arithmetic::store_pair(t2 + row * layout.t2_pitch * kVector + column, 0, 0);
+            *reinterpret_cast<float4*>(split == Split::kCluster ? partial_at(row, column)
+                                                                : workspace(part, row, column)) =
+                sums;
         }
     }
 
-    TDC_DEVICE void keep_activated_t2(Element* to, int row, int column, float x, float next) {
-        Arithmetic::store_pair(to + row * layout.t2_pitch * kVector + column,
-                               activate(x, p.core_bias, column, p.core_slope),
-                               activate(next, p.core_bias, column + 1, p.core_slope));
+    TDC_DEVICE void keep_activated_t2(Element* to, int column, const float4& sums) {
+        Arithmetic::store_four(to, activate(sums, p.core_bias, column, p.core_slope));
     }
 
-    TDC_DEVICE static float activate(float sum, const void* bias, int column, float slope) {
-        return leaky_relu(sum + Arithmetic::load(static_cast<const Element*>(bias) + column),
-                          slope);
+    TDC_DEVICE static float4 activate(const float4& sums, const void* bias, int column,
+                                      float slope) {
+        const auto* from = static_cast<const Element*>(bias) + column;
+        return leaky_relu(add(sums, Arithmetic::load_four(from)), slope);
+    }
+
+    TDC_DEVICE Element* t2_at(int row, int column) const {
+        return t2 + row * layout.t2_pitch * kVector + column;
+    }
+    TDC_DEVICE float* partial_at(int row, int column) const {
+        return partial + row * layout.partial_pitch * 4 + column;
+    }
+    // In the fp32 sums of T2 [tiles, parts, kPixels, r_out].
+    TDC_DEVICE float* workspace(int of_part, int row, int column) const {
+        const long long slice = static_cast<long long>(tile) * parts + of_part;
+        return static_cast<float*>(p.workspace) + (slice * Config::kPixels + row) * p.r_out +
+               column;
     }
 
     // Every block of the cluster sums its share of T2's elements and gives it to all.
     TDC_DEVICE void meet_in_cluster() {
         cluster_sync();
-        const int pairs = Config::kPixels * p.r_out / 2;
-        for (int i = pairs / parts * part + thread_index(); i < pairs / parts * (part + 1);
-             i += Config::kThreads) {
-            const int row = i * 2 / p.r_out, column = i * 2 % p.r_out;
-            float2 sum = make_float2(0, 0);
-            for (int other = 0; other < parts; ++other) {
-                const float* theirs = cluster_shared(
-                    partial + row * layout.partial_pitch * 4 + column, unsigned(other));
-                sum.x += theirs[0];
-                sum.y += theirs[1];
-            }
+        const int share = Config::kPixels * p.r_out / 4 / parts;
+#pragma unroll 1  // registers are for the products
+        for (int i = share * part + thread_index(); i < share * (part + 1); i += Config::kThreads) {
+            const int row = i * 4 / p.r_out, column = i * 4 % p.r_out;
+            float4 sums = make_float4(0, 0, 0, 0);
+#pragma unroll 1
             for (int other = 0; other < parts; ++other)
-                keep_activated_t2(cluster_shared(t2, unsigned(other)), row, column, sum.x, sum.y);
+                sums = add(sums, *reinterpret_cast<const float4*>(cluster_shared(
+                                     partial_at(row, column), static_cast<unsigned>(other))));
+#pragma unroll 1
+            for (int other = 0; other < parts; ++other)
+                keep_activated_t2(cluster_shared(t2_at(row, column), static_cast<unsigned>(other)),
+                                  column, sums);
         }
         cluster_sync();
     }
@@ -378,22 +387,17 @@ class Block {
         __syncthreads();
         if (ticket != parts - 1) return false;
         __threadfence();
-        for (int i = thread_index() * 2; i < Config::kPixels * p.r_out; i += Config::kThreads * 2) {
-            float2 sum = make_float2(0, 0);
-            for (int other = 0; other < parts; ++other) {
-                const float2 theirs = __ldcg(reinterpret_cast<const float2*>(workspace(other) + i));
-                sum.x += theirs.x;
-                sum.y += theirs.y;
-            }
-            keep_activated_t2(t2, i / p.r_out, i % p.r_out, sum.x, sum.y);
+#pragma unroll 1  // registers are for the products
+        for (int i = thread_index() * 4; i < Config::kPixels * p.r_out; i += Config::kThreads * 4) {
+            const int row = i / p.r_out, column = i % p.r_out;
+            float4 sums = make_float4(0, 0, 0, 0);
+#pragma unroll 1
+            for (int other = 0; other < parts; ++other)
+                sums = add(sums,
+                           __ldcg(reinterpret_cast<const float4*>(workspace(other, row, column))));
+            keep_activated_t2(t2_at(row, column), column, sums);
         }
         return true;
-    }
-
-    // The fp32 sums of T2 [kPixels, r_out] of a slice of this tile.
-    TDC_DEVICE float* workspace(int slice) const {
-        return static_cast<float*>(p.workspace) +
-               (static_cast<long long>(tile) * parts + slice) * Config::kPixels * p.r_out;
     }
 
     const TuckerConvParams& p;
@@ -415,7 +419,7 @@ class Block {
 };
 
 template <class Arithmetic, class Config>
-__global__ void __launch_bounds__(Config::kThreads, Config::kBlocks)
+__global__ void __launch_bounds__(Config::kThreads, Block<Arithmetic, Config>::kBlocks)
     kernel(const TuckerConvParams params, const Split split, const int parts) {
     TDC_DYNAMIC_SHARED(uint4, shared);
     if constexpr (kArchitecture >= 80)

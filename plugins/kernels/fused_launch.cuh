@@ -6,12 +6,13 @@
 
 namespace tdc::fused {
 
-// Blocks must be fewer than 2^31.
+// Blocks, and the elements of an image of X, must be fewer than 2^31.
 template <class Arithmetic, class Config>
 cudaError_t launch_config(const TuckerConvParams& p, Split split, int parts, cudaStream_t stream) {
     using Block = Block<Arithmetic, Config>;
     const long long blocks = tile_count(p, Block::sizes()) * parts;
-    if (blocks > 0x7fffffff) return cudaErrorInvalidConfiguration;
+    const long long image = static_cast<long long>(p.h) * p.w * Arithmetic::pitch(p.c);
+    if (blocks > 0x7fffffff || image > 0x7fffffff) return cudaErrorInvalidConfiguration;
     const auto kernel = fused::kernel<Arithmetic, Config>;
     const auto bytes = static_cast<int>(shared_bytes(p, Block::sizes(), split, parts));
     const cudaError_t error =

@@ -15,8 +15,6 @@ template <int Rows, int Columns, int WarpsM, int WarpsN, int Stages>
 struct Config {
     static constexpr int kRows = Rows, kColumns = Columns, kStages = Stages;
     static constexpr int kWarpsM = WarpsM, kWarpsN = WarpsN, kThreads = 32 * WarpsM * WarpsN;
-    // As the fused kernel's.
-    static constexpr int kBlocks = kRows * Columns / kThreads < 64 ? 512 / kThreads : 1;
 };
 
 template <class Arithmetic, class Config>
@@ -27,6 +25,8 @@ class Block {
     static constexpr int kVector = Arithmetic::kVector;
 
   public:
+    static constexpr int kBlocks = blocks_of<Arithmetic, Tiles>();
+
     TDC_HOST_DEVICE static constexpr Sizes sizes() {
         return {Config::kRows, Config::kColumns, Config::kStages, Arithmetic::kVector};
     }
@@ -83,15 +83,16 @@ class Block {
         cp_async_commit();
     }
 
+    // A thread's vectors of a chunk all have the same place in the summed index.
     TDC_DEVICE void load_rows(int chunk, Element* to) {
+        const int v = chunk * kChunk + thread_index() % kChunk;
+        const int tap = v / vectors_of_tap, channel = v % vectors_of_tap * kVector;
+        const int dy = tap / p.kernel_w * p.dilation_h, dx = tap % p.kernel_w * p.dilation_w;
         const auto* x = static_cast<const Element*>(p.x);
         const bool aligned = p.x_pitch % kVector == 0;
         for (int i = thread_index(); i < Config::kRows * kChunk; i += Config::kThreads) {
-            const int v = chunk * kChunk + i % kChunk;
-            const int tap = v / vectors_of_tap, channel = v % vectors_of_tap * kVector;
             const int4 place = places[i / kChunk];
-            const int y = place.y + tap / p.kernel_w * p.dilation_h;
-            const int xx = place.z + tap % p.kernel_w * p.dilation_w;
+            const int y = place.y + dy, xx = place.z + dx;
             const bool there = place.w && v < vectors && y >= 0 && y < p.h && xx >= 0 && xx < p.w;
             const long long at = (place.x + static_cast<long long>(y) * p.w + xx) * p.x_pitch;
             copy_vector<Arithmetic>(to + slot_offset(i), there ? x + at + channel : x,
@@ -100,12 +101,12 @@ class Block {
     }
 
     TDC_DEVICE void load_columns(int chunk, Element* to) {
+        const int v = chunk * kChunk + thread_index() % kChunk;
+        const int tap = v / vectors_of_tap, channel = v % vectors_of_tap * kVector;
         const auto* w = static_cast<const Element*>(p.weights);
         const bool aligned = p.c % kVector == 0;
         for (int i = thread_index(); i < Config::kColumns * kChunk; i += Config::kThreads) {
-            const int v = chunk * kChunk + i % kChunk;
-            const int tap = v / vectors_of_tap, channel = v % vectors_of_tap * kVector;
-            const int column = column0 + i / kChunk;
+            const int column = column0 + Tiles::column(i / kChunk);
             const bool there = column < p.m && v < vectors;
             const long long at = (static_cast<long long>(tap) * p.m + column) * p.c + channel;
             copy_vector<Arithmetic>(to + slot_offset(i), there ? w + at : w,
@@ -132,8 +133,8 @@ class Block {
         const Epilogue<Arithmetic> epilogue = {static_cast<Element*>(p.y),
                                                static_cast<const Element*>(p.residual),
                                                static_cast<const Element*>(p.bias), p.m, p.slope};
-        Tiles::for_each_pair(sums, [&](int row, int column, float x, float next) {
-            if (row0 + row < pixels) epilogue.put(row0 + row, column0 + column, x, next);
+        Tiles::for_each_four(sums, [&](int row, int column, const float4& four) {
+            if (row0 + row < pixels) epilogue.put(row0 + row, column0 + column, four);
         });
     }
 
@@ -148,7 +149,7 @@ class Block {
 };
 
 template <class Arithmetic, class Config>
-__global__ void __launch_bounds__(Config::kThreads, Config::kBlocks)
+__global__ void __launch_bounds__(Config::kThreads, Block<Arithmetic, Config>::kBlocks)
     kernel(const ConvParams params) {
     TDC_DYNAMIC_SHARED(uint4, shared);
     if constexpr (kArchitecture >= 80) Block<Arithmetic, Config>(params, shared).run();
