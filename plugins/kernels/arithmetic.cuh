@@ -140,7 +140,7 @@ struct F32 : Single {
                                     const float* columns, int vectors) {
         columns += lane_index() % 4 * 2 * kChunkPitch * kVector;
 #pragma unroll 1
-        for (int v = 0; v < vectors; ++v) {
+        for (int v = 0; v < min(vectors, kChunk); ++v) {
             const int at = offset(v);
             float4 left[2 * TilesM];
 #pragma unroll
