@@ -7,6 +7,7 @@
 // mma.m16n8k16 does, so that all share one epilogue.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/chunks.h"
@@ -223,10 +224,11 @@ struct WarpTiles {
 
 // Blocks that a multiprocessor's registers shall hold at once: 128 registers for a thread, 168 on
 // CUDA cores, whose operands stay in registers longer, and as many as it takes for 64 sums.
-template <class Arithmetic, class Tiles>
+template <class Arithmetic, class... Tiles>
 constexpr int blocks_of() {
-    if (Tiles::kTilesM * Tiles::kTilesN * 4 >= 64) return 1;
-    return (Arithmetic::kStep == 2 ? 512 : 384) / Tiles::kThreads;
+    constexpr int kSums = std::max({Tiles::kTilesM * Tiles::kTilesN * 4 ...});
+    constexpr int kThreads = std::max({Tiles::kThreads...});
+    return kSums >= 64 ? 1 : (Arithmetic::kStep == 2 ? 512 : 384) / kThreads;
 }
 
 // Starts copying a vector to shared memory of which `count` elements are there (none if negative);

@@ -24,9 +24,9 @@
 
 namespace tdc::fused {
 
-template <int TileH, int TileW, int WarpsM, int WarpsN, int Columns, int Stages>
+template <int TileH, int TileW, int Rows, int WarpsM, int WarpsN, int Columns, int Stages>
 struct Config {
-    static constexpr int kTileH = TileH, kTileW = TileW, kPixels = TileH * TileW;
+    static constexpr int kTileH = TileH, kTileW = TileW, kPixels = TileH * TileW, kRows = Rows;
     static constexpr int kWarpsM = WarpsM, kWarpsN = WarpsN, kThreads = 32 * WarpsM * WarpsN;
     static constexpr int kColumns = Columns, kStages = Stages;
 };
@@ -39,17 +39,18 @@ struct Step {
 template <class Arithmetic, class Config>
 class Block {
     using Element = typename Arithmetic::Element;
-    using Tiles =
-        WarpTiles<Arithmetic, Config::kPixels, Config::kColumns, Config::kWarpsM, Config::kWarpsN>;
-    using Sums = typename Tiles::Sums;
+    template <int Rows>
+    using TilesOf = WarpTiles<Arithmetic, Rows, Config::kColumns, Config::kWarpsM, Config::kWarpsN>;
+    using HaloTiles = TilesOf<Config::kRows>;  // of stage 1
+    using Tiles = TilesOf<Config::kPixels>;    // of stages 2 and 3
     static constexpr int kVector = Arithmetic::kVector;
 
   public:
-    static constexpr int kBlocks = blocks_of<Arithmetic, Tiles>();
+    static constexpr int kBlocks = blocks_of<Arithmetic, HaloTiles, Tiles>();
 
     TDC_HOST_DEVICE static constexpr Sizes sizes() {
-        return {Config::kTileH, Config::kTileW, Config::kColumns, Config::kStages,
-                Arithmetic::kVector};
+        return {Config::kTileH,   Config::kTileW,  Config::kRows,
+                Config::kColumns, Config::kStages, Arithmetic::kVector};
     }
 
     TDC_DEVICE Block(const TuckerConvParams& params, Split split_kind, int part_count,
@@ -64,7 +65,8 @@ class Block {
           columns(elements(shared + layout.columns)),
           partial(reinterpret_cast<float*>(shared + layout.partial)),
           offsets(reinterpret_cast<int*>(shared + layout.offsets)),
-          pixels(reinterpret_cast<int*>(shared + layout.pixels)) {
+          pixels(reinterpret_cast<int*>(shared + layout.pixels)),
+          t1_rows(reinterpret_cast<int*>(shared + layout.t1_rows)) {
         const int tiles_w = ceil_div(p.w_out, Config::kTileW);
         const int tiles = ceil_div(p.h_out, Config::kTileH) * tiles_w;
         const int block = static_cast<int>(blockIdx.x);
@@ -73,6 +75,12 @@ class Block {
         image = tile / tiles;
         tile_y = tile % tiles / tiles_w * Config::kTileH;
         tile_x = tile % tiles_w * Config::kTileW;
+        inside_y = max(0, p.pad_top - tile_y * p.stride_h);
+        inside_x = max(0, p.pad_left - tile_x * p.stride_w);
+        inside_w = max(0, min(layout.halo_w, p.w + p.pad_left - tile_x * p.stride_w) - inside_x);
+        const int halo_h = layout.halo_pixels / layout.halo_w;
+        inside_pixels =
+            inside_w * max(0, min(halo_h, p.h + p.pad_top - tile_y * p.stride_h) - inside_y);
         slice_begin = p.r_in / 8 * part / parts * 8;
         slice_end = p.r_in / 8 * (part + 1) / parts * 8;
         slice_vectors = (slice_end - slice_begin) / kVector;
@@ -86,7 +94,8 @@ class Block {
         make_tables();
         __syncthreads();
         last_stage = split == Split::kTicket ? 2 : 3;
-        start_ring({1, 0, slice_begin, 0});
+        // Padding beyond the kernel's reach leaves stage 1 nothing to do.
+        start_ring(inside_pixels ? Step{1, 0, slice_begin, 0} : Step{2, 0, 0, 0});
         reduce();
         convolve();
         if constexpr (kArchitecture >= 90)
@@ -105,7 +114,9 @@ class Block {
     }
 
     // offsets[v]: where vector v of a row of stage 2 (a tap, and a channel of the slice) lies in
-    // T1, from its first tap on. pixels[i]: the halo's pixel i in its image, or -1 outside.
+    // T1, from its first tap on. For the i-th pixel of the halo that is inside the image,
+    // pixels[i]: which of the image's it is; t1_rows[i]: which of T1's rows. The rows of the others
+    // are the padding: zeros.
     TDC_DEVICE void make_tables() {
         const int count = p.kernel_h * p.kernel_w * slice_vectors;
 #pragma unroll 1  // registers are for the products
@@ -116,24 +127,35 @@ class Block {
             // What is beyond the last vector meets zeros, and needs finite numbers.
             offsets[v] = v < count ? (row * layout.t1_pitch + v % slice_vectors) * kVector : 0;
         }
-#pragma unroll 1  // registers are for the products
-        for (int i = thread_index(); i < layout.halo_pixels; i += Config::kThreads) {
-            const int y = tile_y * p.stride_h - p.pad_top + i / layout.halo_w;
-            const int x = tile_x * p.stride_w - p.pad_left + i % layout.halo_w;
-            pixels[i] = y >= 0 && y < p.h && x >= 0 && x < p.w ? y * p.w + x : -1;
+        const int y0 = tile_y * p.stride_h - p.pad_top, x0 = tile_x * p.stride_w - p.pad_left;
+#pragma unroll 1
+        for (int i = thread_index(); i < inside_pixels; i += Config::kThreads) {
+            const int y = inside_y + i / inside_w, x = inside_x + i % inside_w;
+            pixels[i] = (y0 + y) * p.w + x0 + x;
+            t1_rows[i] = y * layout.halo_w + x;
         }
+        if (inside_pixels < layout.halo_pixels) clear_t1();
     }
 
-    // Stage 1: T1 for every pixel of the halo; zero outside the image, which is the padding.
+    TDC_DEVICE void clear_t1() {
+        auto* const vectors = reinterpret_cast<uint4*>(t1);
+#pragma unroll 1
+        for (int i = thread_index(); i < layout.halo_pixels * layout.t1_pitch;
+             i += Config::kThreads)
+            vectors[i] = make_uint4(0, 0, 0, 0);
+    }
+
+    // Stage 1: T1 for every pixel of the halo that is inside the image.
     TDC_DEVICE void reduce() {
         const int vectors = ceil_div(p.c, kVector);
-        for (int row0 = 0; row0 < layout.halo_pixels; row0 += Config::kPixels) {
+        for (int row0 = 0; row0 < inside_pixels; row0 += Config::kRows) {
             for (int column0 = slice_begin; column0 < slice_end; column0 += Config::kColumns) {
-                Sums sums = {};
-                pass(sums, vectors, [&](int i, int) {
-                    return rows + (slot * Config::kPixels + Tiles::row(i)) * kChunkPitch * kVector;
+                typename HaloTiles::Sums sums = {};
+                pass<HaloTiles>(sums, vectors, [&](int i, int) {
+                    const int row = slot * Config::kRows + HaloTiles::row(i);
+                    return rows + row * kChunkPitch * kVector;
                 });
-                Tiles::for_each_four(sums, [&](int row, int column, const float4& four) {
+                HaloTiles::for_each_four(sums, [&](int row, int column, const float4& four) {
                     keep_t1(row0 + row, column0 + column, four);
                 });
             }
@@ -151,7 +173,7 @@ class Block {
         }
         const int vectors = p.kernel_h * p.kernel_w * slice_vectors;
         for (int column0 = 0; column0 < p.r_out; column0 += Config::kColumns) {
-            Sums sums = {};
+            typename Tiles::Sums sums = {};
             pass_gathered(sums, vectors, pixel_rows);
             Tiles::for_each_four(sums, [&](int row, int column, const float4& four) {
                 keep_t2(row, column0 + column, four);
@@ -166,8 +188,8 @@ class Block {
                                                static_cast<const Element*>(p.bias), p.m, p.slope};
         const int vectors = p.r_out / kVector;
         for (int column0 = m_begin; column0 < m_end; column0 += Config::kColumns) {
-            Sums sums = {};
-            pass(sums, vectors, [&](int i, int chunk) {
+            typename Tiles::Sums sums = {};
+            pass<Tiles>(sums, vectors, [&](int i, int chunk) {
                 return t2 + (Tiles::row(i) * layout.t2_pitch + chunk * kChunk) * kVector;
             });
             Tiles::for_each_four(sums, [&](int row, int column, const float4& four) {
@@ -180,14 +202,14 @@ class Block {
     }
 
     // A pass over `vectors` vectors of rows that begin at row_pointer(i, chunk).
-    template <class RowPointer>
-    TDC_DEVICE void pass(Sums& sums, int vectors, RowPointer row_pointer) {
+    template <class PassTiles, class RowPointer>
+    TDC_DEVICE void pass(typename PassTiles::Sums& sums, int vectors, RowPointer row_pointer) {
         for (int chunk = 0; chunk < ceil_div(vectors, kChunk); ++chunk) {
             turn_ring();
-            const Element* pointers[Tiles::kRowsOfLane];
+            const Element* pointers[PassTiles::kRowsOfLane];
 #pragma unroll
-            for (int i = 0; i < Tiles::kRowsOfLane; ++i) pointers[i] = row_pointer(i, chunk);
-            Tiles::multiply(
+            for (int i = 0; i < PassTiles::kRowsOfLane; ++i) pointers[i] = row_pointer(i, chunk);
+            PassTiles::multiply(
                 sums, pointers, [](int v) { return v * kVector; }, slot_columns(),
                 vectors - chunk * kChunk);
             slot = slot + 1 == Config::kStages ? 0 : slot + 1;
@@ -195,7 +217,7 @@ class Block {
     }
 
     // The same over rows whose vectors lie where `offsets` says.
-    TDC_DEVICE void pass_gathered(Sums& sums, int vectors,
+    TDC_DEVICE void pass_gathered(typename Tiles::Sums& sums, int vectors,
                                   const Element* const (&pixel_rows)[Tiles::kRowsOfLane]) {
         for (int chunk = 0; chunk < ceil_div(vectors, kChunk); ++chunk) {
             turn_ring();
@@ -253,24 +275,24 @@ class Block {
         ahead.chunk = 0;
         if ((ahead.column0 += Config::kColumns) < columns_end) return;
         ahead.column0 = ahead.stage == 1 ? slice_begin : 0;
-        if (ahead.stage == 1 && (ahead.row0 += Config::kPixels) < layout.halo_pixels) return;
+        if (ahead.stage == 1 && (ahead.row0 += Config::kRows) < inside_pixels) return;
         ++ahead.stage;
         ahead.column0 = ahead.stage == 3 ? m_begin : 0;
     }
 
-    // A chunk of X for kPixels pixels of the halo.
+    // A chunk of X for kRows pixels of the halo.
     TDC_DEVICE void load_pixels() {
         const auto* x = static_cast<const Element*>(p.x) +
                         static_cast<long long>(image) * p.h * p.w * Arithmetic::pitch(p.c);
         const bool aligned = Arithmetic::pitch(p.c) % kVector == 0;
-        Element* to = rows + ahead_slot * Config::kPixels * kChunkPitch * kVector;
+        Element* to = rows + ahead_slot * Config::kRows * kChunkPitch * kVector;
 #pragma unroll 2
-        for (int i = thread_index(); i < Config::kPixels * kChunk; i += Config::kThreads) {
+        for (int i = thread_index(); i < Config::kRows * kChunk; i += Config::kThreads) {
             const int row = i / kChunk;
             const int channel = (ahead.chunk * kChunk + i % kChunk) * kVector;
-            const int pixel = ahead.row0 + row < layout.halo_pixels ? pixels[ahead.row0 + row] : -1;
-            const int count = pixel < 0 ? 0 : p.c - channel;
-            const int at = pixel * Arithmetic::pitch(p.c) + channel;
+            const bool there = ahead.row0 + row < inside_pixels;
+            const int count = there ? p.c - channel : 0;
+            const int at = there ? pixels[ahead.row0 + row] * Arithmetic::pitch(p.c) + channel : 0;
             copy_vector<Arithmetic>(to + (row * kChunkPitch + i % kChunk) * kVector,
                                     count > 0 ? x + at : x, count, aligned);
         }
@@ -312,11 +334,9 @@ class Block {
     }
 
     TDC_DEVICE void keep_t1(int row, int column, const float4& sums) {
-        if (row >= layout.halo_pixels || column >= slice_end) return;
-        const bool inside = pixels[row] >= 0;
-        Arithmetic::store_four(
-            t1 + row * layout.t1_pitch * kVector + column - slice_begin,
-            inside ? activate(sums, p.first_bias, column, p.first_slope) : make_float4(0, 0, 0, 0));
+        if (row >= inside_pixels || column >= slice_end) return;
+        Arithmetic::store_four(t1 + t1_rows[row] * layout.t1_pitch * kVector + column - slice_begin,
+                               activate(sums, p.first_bias, column, p.first_slope));
     }
 
     TDC_DEVICE void keep_t2(int row, int column, const float4& sums) {
@@ -377,7 +397,7 @@ class Block {
 
     // True in the last block of the tile to arrive, which then has all of T2.
     TDC_DEVICE bool meet_in_workspace() {
-        int& ticket = pixels[layout.halo_pixels];
+        int& ticket = t1_rows[layout.halo_pixels];
         __threadfence();  // what this block has written is seen by whoever sees its ticket
         __syncthreads();
         if (thread_index() == 0) {
@@ -406,13 +426,15 @@ class Block {
     const Layout layout;
     Element* const t1;       // [halo_pixels, t1_pitch]
     Element* const t2;       // [kPixels, t2_pitch]
-    Element* const rows;     // [kStages, kPixels, kChunkPitch]: X
+    Element* const rows;     // [kStages, kRows, kChunkPitch]: X
     Element* const columns;  // [kStages, kColumns, kChunkPitch]: weights
     float* const partial;    // [kPixels, partial_pitch]
     int* const offsets;
-    int* const pixels;  // [halo_pixels], and the ticket
+    int* const pixels;   // [halo_pixels]
+    int* const t1_rows;  // [halo_pixels], and the ticket
     int part, tile, image, tile_y, tile_x;
-    int slice_begin, slice_end, slice_vectors;  // of r_in
+    int inside_y, inside_x, inside_w, inside_pixels;  // the halo's rectangle in the image
+    int slice_begin, slice_end, slice_vectors;        // of r_in
     int m_begin, m_end;
     Step ahead;
     int slot, ahead_slot, last_stage;

@@ -47,7 +47,7 @@ bool decode(int number, Tactic& tactic);  // false where there is no such tactic
 // All there are, in the order of kernels/configs.def: each family's cheapest guess first.
 const std::vector<int>& all_tactics();
 
-// Such as "fused f16 8x8 w2x4 c64 s3 cluster4". For a number that is no tactic: "no tactic (N)".
+// Such as "fused f16 8x8 r64 w2x4 c64 s3 cluster4". For a number that is no tactic: "no tactic (N)".
 std::string describe(int number);
 
 struct Device {
