@@ -108,20 +108,6 @@ std::string describe(int number) {
     return text;
 }
 
-cudaError_t current_device(Device& device) {
-    int number = 0, major = 0, minor = 0, shared = 0, multiprocessors = 0;
-    cudaError_t error = cudaGetDevice(&number);
-    const auto ask = [&](int& value, cudaDeviceAttr attribute) {
-        if (error == cudaSuccess) error = cudaDeviceGetAttribute(&value, attribute, number);
-    };
-    ask(major, cudaDevAttrComputeCapabilityMajor);
-    ask(minor, cudaDevAttrComputeCapabilityMinor);
-    ask(shared, cudaDevAttrMaxSharedMemoryPerBlockOptin);
-    ask(multiprocessors, cudaDevAttrMultiProcessorCount);
-    device = {10 * major + minor, static_cast<std::size_t>(shared), multiprocessors};
-    return error;
-}
-
 bool is_legal(int number, const TuckerConvParams& params, const Device& device) {
     Tactic tactic{};
     return decode(number, tactic) && family_of(tactic.family)->is_legal(tactic, params, device);
