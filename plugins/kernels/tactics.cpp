@@ -128,6 +128,10 @@ cudaError_t launch(int number, const TuckerConvParams& params, cudaStream_t stre
     if (!decode(number, tactic)) return cudaErrorInvalidValue;
     if (workspace_bytes(number, params) && !params.workspace) return cudaErrorInvalidValue;
     if (counter_count(number, params) && !params.counters) return cudaErrorInvalidValue;
+    Device device{};
+    const cudaError_t error = current_device(device);
+    if (error != cudaSuccess) return error;
+    if (!is_legal(number, params, device)) return cudaErrorNotSupported;
     return family_of(tactic.family)->launch(tactic, params, stream);
 }
 

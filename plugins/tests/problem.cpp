@@ -10,6 +10,11 @@ namespace {
 
 using Doubles = std::vector<double>;
 
+// Of fp32 sums; tensor cores may truncate where IEEE sums round by half of this.
+constexpr double kUnit = 0x1p-23;
+// Random parts add up to less than this many times the root of their summed squares.
+constexpr double kSigmas = 4;
+
 std::size_t product(int a, int b, int c = 1, int d = 1) {
     return static_cast<std::size_t>(a) * static_cast<std::size_t>(b) * static_cast<std::size_t>(c) *
            static_cast<std::size_t>(d);
@@ -56,8 +61,23 @@ struct Stage {
     int dilation_h = 1, dilation_w = 1;
 };
 
+// A sum, the sum of its squared terms, and what the input's errors may do to it: at the very most,
+// and squared if they are independent.
 struct Sum {
-    double value, size, error;  // size: of the absolute terms; error: inherited from the input
+    double value = 0, squares = 0, most_error = 0, squared_error = 0;
+
+    void add(double term, double error) {
+        value += term;
+        squares += term * term;
+        most_error += error;
+        squared_error += error * error;
+    }
+    // How far a kernel's sum of `count` terms may be from this one.
+    double error(double count) const {
+        const double partial = std::fabs(value) + kSigmas * std::sqrt(squares);
+        return kSigmas * kUnit * std::sqrt(count) * partial +
+               std::min(most_error, kSigmas * std::sqrt(squared_error));
+    }
 };
 
 double activated(double value, float slope) {
@@ -66,17 +86,12 @@ double activated(double value, float slope) {
 
 // Adds one tap's channels to the sum.
 void add_pixel(Sum& sum, const double* value, const double* error, const double* weight, int c) {
-    for (int i = 0; i < c; ++i) {
-        const double size = std::fabs(weight[i]);
-        sum.value += value[i] * weight[i];
-        sum.size += (std::fabs(value[i]) + error[i]) * size;
-        sum.error += error[i] * size;
-    }
+    for (int i = 0; i < c; ++i) sum.add(value[i] * weight[i], error[i] * std::fabs(weight[i]));
 }
 
 Sum convolve(const Stage& s, const Values& input, const Doubles& weights, int image, int y, int x,
              int channel) {
-    Sum sum{0, 0, 0};
+    Sum sum;
     for (int ky = 0; ky < s.kernel_h; ++ky)
         for (int kx = 0; kx < s.kernel_w; ++kx) {
             const int iy = y * s.stride_h - s.top + ky * s.dilation_h;
@@ -96,19 +111,17 @@ template <class Round>
 Values run_stage(const Stage& s, const Values& input, const Doubles& weights, const Doubles& bias,
                  const Doubles* added, Round round) {
     const std::size_t count = product(s.n, s.h_out, s.w_out, s.channels);
-    const double unit = 0x1p-23 * (static_cast<double>(product(s.kernel_h, s.kernel_w, s.c)) + 3);
+    // Bias, residual and the activation's product are three terms more.
+    const double terms = static_cast<double>(product(s.kernel_h, s.kernel_w, s.c)) + 3;
     Values output{Doubles(count), Doubles(count)};
     for (std::size_t i = 0; i < count; ++i) {
         const int pixel = static_cast<int>(i) / s.channels;
         const int channel = static_cast<int>(i) % s.channels;
         Sum sum = convolve(s, input, weights, pixel / (s.h_out * s.w_out),
                            pixel / s.w_out % s.h_out, pixel % s.w_out, channel);
-        for (const double term :
-             {bias[static_cast<std::size_t>(channel)], added ? (*added)[i] : 0.0}) {
-            sum.value += term;
-            sum.size += std::fabs(term);
-        }
-        const double error = sum.error + unit * sum.size;
+        sum.add(bias[static_cast<std::size_t>(channel)], 0);
+        if (added) sum.add((*added)[i], 0);
+        const double error = sum.error(terms);
         const double low = round(activated(sum.value - error, s.slope));
         const double high = round(activated(sum.value + error, s.slope));
         output.value[i] = round(activated(sum.value, s.slope));

@@ -42,18 +42,20 @@ struct Problem {
     Problem(const Case& layer, Arithmetic arithmetic);
 
     // Y of a kernel that computes as tdc::Arithmetic says. Operands and intermediates are rounded
-    // as the arithmetic rounds them; sums are exact, with a bound on what fp32 sums may differ by:
+    // as the arithmetic rounds them; sums are exact, and what fp32 sums may differ by follows from
+    // it, element by element:
     //
-    //   - A sum of k terms, taken in any order, is off by at most k u Σ|term| (N. Higham, "Accuracy
-    //     and Stability of Numerical Algorithms", section 4.2), u = 2^-23 since tensor cores may
-    //     truncate where IEEE sums round by 2^-24. Three terms more for the bias, the residual and
-    //     the activation's product.
+    //   - Adding k terms in any order makes k errors of at most u times a partial sum each. Taken
+    //     as random they add up to λ u √k times the largest partial sum, with λ = 4 (N. Higham and
+    //     T. Mary, "A New Approach to Probabilistic Rounding Error Analysis", SIAM J. Sci. Comput.
+    //     2019); as a random walk, that one is at most the sum itself and λ √Σterm².
+    //   - Errors of T1 (T2) times their weights reach the next sum in the same way: at most
+    //     λ √Σ(weight · error)², and never more than Σ|weight · error|.
     //   - An interval goes through an activation and through a rounding by its ends, since both are
     //     monotonic: far from a tie, an error of the sum leaves no trace.
-    //   - Errors of T1 (T2) reach the next sum times the sizes of its weights.
     //
-    // This holds for every order of summation, and is still far below what one dropped channel, one
-    // wrong pixel of the halo or one missing bias do (problem_test.cpp).
+    // Operands are drawn from a fixed seed, so that what is probable is so once and for all.
+    // problem_test.cpp shows that these bounds find small faults.
     Bounds bounds() const;
 
     Case layer;

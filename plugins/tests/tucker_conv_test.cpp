@@ -22,9 +22,9 @@ using tdc::test::DeviceArray;
 using tdc::test::DeviceProblem;
 using tdc::test::Problem;
 
-constexpr std::size_t kTacticsOfACase = 7;      // at most; of these, at most
-constexpr std::size_t kTacticsOfSchedules = 3;  // under every schedule, where the case says so
-constexpr std::size_t kCasesOfATactic = 3;      // at least
+constexpr std::size_t kTacticsOfACase = 7, kTacticsOfARaceCase = 3;  // at most
+constexpr std::size_t kTacticsOfSchedules = 3;  // of a case with `every_schedule`, at most
+constexpr std::size_t kCasesOfATactic = 3;      // at least, where so many are legal
 
 struct Kernels {
     tdc::Family family;
@@ -49,13 +49,29 @@ std::vector<int> legal_tactics(const Kernels& kernels, const Case& layer) {
     return legal;
 }
 
-// Those that case number i runs.
-std::vector<int> chosen_tactics(const Kernels& kernels, std::size_t i) {
-    const std::vector<int> legal = legal_tactics(kernels, cases()[i]);
-    std::vector<int> chosen;
-    for (std::size_t j = 0; j < std::min(kTacticsOfACase, legal.size()); ++j)
-        chosen.push_back(legal[(i * kTacticsOfACase + j) % legal.size()]);
-    return chosen;
+// The tactics that each case runs: of those that are legal, the ones that ran least so far.
+using Plan = std::vector<std::vector<int>>;
+
+Plan make_plan(const Kernels& kernels) {
+    const std::size_t most = tdc::test::detects_races() ? kTacticsOfARaceCase : kTacticsOfACase;
+    Plan plan;
+    std::map<int, std::size_t> legal_cases, chosen_cases;
+    for (const Case& layer : cases()) {
+        std::vector<int> chosen = legal_tactics(kernels, layer);
+        for (const int tactic : chosen) ++legal_cases[tactic];
+        std::stable_sort(chosen.begin(), chosen.end(),
+                         [&](int a, int b) { return chosen_cases[a] < chosen_cases[b]; });
+        chosen.resize(std::min(most, chosen.size()));
+        for (const int tactic : chosen) ++chosen_cases[tactic];
+        plan.push_back(chosen);
+    }
+    CHECK(!legal_cases.empty());
+    for (const auto& [tactic, legal] : legal_cases) {
+        const std::size_t chosen = chosen_cases[tactic];
+        CHECK(chosen >= std::min(legal, kCasesOfATactic));
+        std::printf("%s: %zu of %zu cases\n", tdc::describe(tactic).c_str(), chosen, legal);
+    }
+    return plan;
 }
 
 // Prints where Y is out of bounds; true if it is nowhere.
@@ -136,12 +152,13 @@ class Run {
     DeviceArray workspace_, counters_;
 };
 
-void check_case(const Kernels& kernels, std::size_t i) {
+void check_case(const Kernels& kernels, std::size_t i, const std::vector<int>& tactics) {
     const Problem problem(cases()[i], kernels.arithmetic);
     const Bounds bounds = problem.bounds();
     DeviceProblem on_device(problem, kernels.family);
-    std::size_t thorough = cases()[i].every_schedule ? kTacticsOfSchedules : 0;
-    for (const int tactic : chosen_tactics(kernels, i)) {
+    const bool every_schedule = cases()[i].every_schedule && !tdc::test::detects_races();
+    std::size_t thorough = every_schedule ? kTacticsOfSchedules : 0;
+    for (const int tactic : tactics) {
         Run run(tactic, on_device, problem, bounds);
         run.check_refusals();
         if (thorough) {
@@ -151,25 +168,6 @@ void check_case(const Kernels& kernels, std::size_t i) {
             tdc::test::for_two_schedules(i + 1, [&] { run.check_launch(); });
         }
     }
-}
-
-// Of all shards: the pairs of a case and a tactic. Every tactic must be in some.
-void count_pairs(const Kernels& kernels) {
-    std::map<int, std::size_t> legal, chosen;
-    std::size_t pairs = 0;
-    for (std::size_t i = 0; i < cases().size(); ++i) {
-        for (const int tactic : legal_tactics(kernels, cases()[i])) ++legal[tactic];
-        for (const int tactic : chosen_tactics(kernels, i)) ++chosen[tactic], ++pairs;
-    }
-    for (const auto& [tactic, count] : legal) {
-        CHECK(chosen[tactic] >= std::min(count, kCasesOfATactic));
-        if (chosen[tactic] < std::min(count, kCasesOfATactic))
-            std::fprintf(stderr, "  %s: %zu cases\n", tdc::describe(tactic).c_str(),
-                         chosen[tactic]);
-    }
-    CHECK(pairs > 0);
-    std::printf("%zu tactics, %zu cases, %zu pairs in all shards\n", legal.size(), cases().size(),
-                pairs);
 }
 
 bool parse(int count, char** arguments, Kernels& kernels, Shard& shard) {
@@ -199,12 +197,13 @@ int main(int count, char** arguments) {
                      arguments[0]);
         return EXIT_FAILURE;
     }
-    count_pairs(kernels);
-    std::size_t ran = 0;
+    const Plan plan = make_plan(kernels);
+    std::size_t pairs = 0, ran = 0;
+    for (const std::vector<int>& tactics : plan) pairs += tactics.size();
     for (std::size_t i = shard.number; i < cases().size(); i += shard.count) {
-        check_case(kernels, i);
-        ran += chosen_tactics(kernels, i).size();
+        check_case(kernels, i, plan[i]);
+        ran += plan[i].size();
     }
-    std::printf("%zu pairs of a case and a tactic ran here\n", ran);
+    std::printf("%zu pairs of a case and a tactic ran, of %zu in all shards\n", ran, pairs);
     return tdc::test::result();
 }
