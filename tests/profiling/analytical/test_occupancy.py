@@ -13,6 +13,8 @@ CASES = [
     # 2048 threads are 16 blocks of 128; 128 * 64 registers are 8192 of 65536: 8 blocks.
     ("A100", 128, 0, 64, Occupancy(8, "registers")),
     ("A100", 128, 0, 32, Occupancy(16, "threads")),
+    # A warp's 33 * 32 = 1056 registers are handed out as 1280: 65536 / (4 * 1280) = 12.8.
+    ("A100", 128, 0, 33, Occupancy(12, "registers")),
     # One warp a block: 64 would fit, 32 are allowed.
     ("A100", 32, 0, 16, Occupancy(32, "blocks")),
     # 164 KiB hold three times 48 KiB and the 1 KiB that the system keeps of each block.
