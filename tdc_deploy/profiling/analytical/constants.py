@@ -58,7 +58,7 @@ FMA_STEP_CYCLES = Constant(
     "loads and FMAs that wait for each other, 16 bytes of depth", 50, "cycles", "guess", ""
 )
 COPY_INSTRUCTIONS = Constant(
-    "instructions for 16 bytes that a thread copies", 30, "", "guess", "two integer divisions"
+    "instructions for 16 bytes that a thread copies", 15, "", "guess", "addresses, bounds"
 )
 ISSUE_PER_CYCLE = Constant(
     "instructions of warps that a multiprocessor issues", 4, "/cycle", "document", GUIDE
@@ -66,7 +66,9 @@ ISSUE_PER_CYCLE = Constant(
 PASS_CYCLES = Constant("storing the sums of a pass", 250, "cycles", "guess", "")
 BLOCK_CYCLES = Constant("start and end of a block", 900, "cycles", "guess", "tables, parameters")
 REMOTE_CYCLES = Constant(
-    "reading and writing shared memory of a cluster", 400, "cycles", "guess", HOPPER_STUDY
+    "latency of shared memory of another block of the cluster",
+    *(180, "cycles", "guess"),
+    HOPPER_STUDY,
 )
 CLUSTER_CYCLES = Constant("the two barriers of a cluster", 600, "cycles", "guess", "")
 TICKET_CYCLES = Constant("fence, ticket and barriers", 1500, "cycles", "guess", "")

@@ -30,6 +30,8 @@ from tdc_deploy.profiling.analytical.tactics import FusedConfig, Tactic
 UNIT = 8
 FLOAT_BYTES = 4
 INTS_PER_VECTOR = VECTOR_BYTES // 4
+# Sums of T2 that a thread adds up at a time, where blocks share r_in.
+SUMS_AT_ONCE = 4
 
 
 class FusedPlan:
@@ -91,7 +93,7 @@ class FusedPlan:
             self.tiles * self.tactic.parts,
             config.threads,
             self.shared_bytes,
-            most_registers(config.pixels * config.columns, config.threads),
+            most_registers(self.tactic.arithmetic, config.pixels * config.columns, config.threads),
             config.stages,
             self.tactic.arithmetic,
             (self._reduce(), self._core(), *exchange, self._expand()),
@@ -148,16 +150,17 @@ class FusedPlan:
         )
 
     def _exchange(self) -> Stage:
-        """The partial sums of T2 are added up."""
+        """The partial sums of T2 are added up, part by part, each waited for."""
         parts, threads = self.tactic.parts, self.config.threads
-        pairs = self.config.pixels * self.shape.r_out // 2
-        moved = 2 * pairs * FLOAT_BYTES
+        sums = self.config.pixels * self.shape.r_out
+        moved = sums * FLOAT_BYTES
         if self.tactic.split == "cluster":
-            turns = ceil_div(pairs // parts, threads)
-            wait = CLUSTER_CYCLES.value + turns * REMOTE_CYCLES.value
+            reads = parts * ceil_div(sums // SUMS_AT_ONCE // parts, threads)
+            wait = CLUSTER_CYCLES.value + reads * REMOTE_CYCLES.value
             # Read from all blocks and written to all: as if it went through L2.
             return Stage("exchange", wait_cycles=wait, l2_bytes=2 * moved)
-        wait = TICKET_CYCLES.value + ceil_div(pairs, threads) * L2_LATENCY.value
+        reads = parts * ceil_div(sums // SUMS_AT_ONCE, threads)
+        wait = TICKET_CYCLES.value + reads * L2_LATENCY.value
         return Stage("exchange", self._last_share, wait_cycles=wait, l2_bytes=parts * moved)
 
     @property

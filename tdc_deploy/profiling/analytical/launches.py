@@ -16,10 +16,10 @@ CHUNK_BYTES = CHUNK_VECTORS * VECTOR_BYTES
 
 ELEMENT_BYTES: dict[Arithmetic, int] = {"f16": 2, "tf32": 4, "f32": 4}
 
-# The kernels' launch bounds (Config::kBlocks): where a thread holds fewer sums than this, registers
-# allow FIT_THREADS threads a multiprocessor.
+# The kernels' launch bounds (blocks_of in arithmetic.cuh): where a thread holds fewer sums than
+# MANY_SUMS, registers allow so many threads a multiprocessor; else, one block.
 MANY_SUMS = 64
-FIT_THREADS = 512
+FIT_THREADS: dict[Arithmetic, int] = {"f16": 512, "tf32": 512, "f32": 384}
 REGISTERS = 65536
 MOST_REGISTERS = 255
 
@@ -29,9 +29,9 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def most_registers(sums: int, threads: int) -> int:
+def most_registers(arithmetic: Arithmetic, sums: int, threads: int) -> int:
     """The most registers that a thread may have, in a block that holds `sums` fp32 sums."""
-    blocks = FIT_THREADS // threads if sums // threads < MANY_SUMS else 1
+    blocks = FIT_THREADS[arithmetic] // threads if sums // threads < MANY_SUMS else 1
     return min(MOST_REGISTERS, REGISTERS // (threads * blocks))
 
 

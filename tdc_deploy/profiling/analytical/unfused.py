@@ -85,7 +85,7 @@ class UnfusedPlan:
             ceil_div(pixels, config.rows) * column_blocks,
             config.threads,
             self.shared_bytes,
-            most_registers(config.rows * config.columns, config.threads),
+            most_registers(arithmetic, config.rows * config.columns, config.threads),
             config.stages,
             arithmetic,
             (stage,),

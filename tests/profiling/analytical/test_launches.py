@@ -30,7 +30,9 @@ def test_a_product_in_fp32_takes_a_vector_at_a_time() -> None:
 
 
 def test_registers_are_what_the_launch_bounds_leave() -> None:
-    """512 threads fit where a thread holds fewer than 64 sums: 65536 / 512."""
-    assert most_registers(8 * 8 * 64, 256) == 128
-    assert most_registers(8 * 16 * 128, 256) == 255
-    assert most_registers(4 * 4 * 64, 128) == 128
+    """Where a thread holds fewer than 64 sums: 512 threads, or 384 on CUDA cores, in whole blocks."""
+    assert most_registers("f16", 8 * 8 * 64, 256) == 65536 // 512
+    assert most_registers("tf32", 4 * 4 * 64, 128) == 65536 // 512
+    assert most_registers("f32", 4 * 4 * 64, 128) == 65536 // 384
+    assert most_registers("f32", 8 * 8 * 64, 256) == 255
+    assert most_registers("f16", 8 * 16 * 128, 256) == 255
