@@ -51,6 +51,7 @@ class FusedPlan:
             )
         )
         self.halo_pixels = self.halo[0] * self.halo[1]
+        self.inside_pixels = self._inside(0) * self._inside(1)
         # Channels of r_in and of M that the busiest block takes.
         self.slice = ceil_div(shape.r_in // UNIT, tactic.parts) * UNIT
         shares_m = tactic.parts if tactic.split == "cluster" else 1
@@ -67,12 +68,14 @@ class FusedPlan:
         t2 = config.pixels * (ceil_div(shape.r_out // self.vector, 2) * 2 | 1)
         cluster = self.tactic.split == "cluster"
         partial = config.pixels * (shape.r_out // INTS_PER_VECTOR + 1) if cluster else 0
-        rows = config.stages * config.pixels * CHUNK_PITCH
+        rows = config.stages * config.rows * CHUNK_PITCH
         columns = config.stages * config.columns * CHUNK_PITCH
         table = ceil_div(shape.taps * slice_vectors, CHUNK_VECTORS) * CHUNK_VECTORS
         offsets = ceil_div(table, INTS_PER_VECTOR)
-        pixels = ceil_div(self.halo_pixels + 1, INTS_PER_VECTOR)
-        return (t1 + max(t2 + partial, rows) + columns + offsets + pixels) * VECTOR_BYTES
+        pixels = ceil_div(self.halo_pixels, INTS_PER_VECTOR)
+        t1_rows = ceil_div(self.halo_pixels + 1, INTS_PER_VECTOR)
+        tables = offsets + pixels + t1_rows
+        return (t1 + max(t2 + partial, rows) + columns + tables) * VECTOR_BYTES
 
     def is_legal(self, device: Device) -> bool:
         """fused_is_legal of kernels/fused.cpp; ranks are multiples of 8 here."""
@@ -89,11 +92,12 @@ class FusedPlan:
         """The one launch."""
         config = self.config
         exchange = () if self.tactic.split == "none" else (self._exchange(),)
+        most_sums = max(config.rows, config.pixels) * config.columns
         launch = Launch(
             self.tiles * self.tactic.parts,
             config.threads,
             self.shared_bytes,
-            most_registers(self.tactic.arithmetic, config.pixels * config.columns, config.threads),
+            most_registers(self.tactic.arithmetic, most_sums, config.threads),
             config.stages,
             self.tactic.arithmetic,
             (self._reduce(), self._core(), *exchange, self._expand()),
@@ -110,14 +114,13 @@ class FusedPlan:
 
     def _reduce(self) -> Stage:
         shape, config = self.shape, self.config
-        row_passes = ceil_div(self.halo_pixels, config.pixels)
+        row_passes = ceil_div(self.inside_pixels, config.rows)
         column_passes = ceil_div(self.slice, config.columns)
         bytes_each = ELEMENT_BYTES[self.tactic.arithmetic]
-        inside = min(self.halo[0], shape.h) * min(self.halo[1], shape.w)
-        read = column_passes * inside * shape.c + row_passes * self.slice * shape.c
+        read = column_passes * self.inside_pixels * shape.c + row_passes * self.slice * shape.c
         return self._stage(
             "reduce",
-            self._product(row_passes * column_passes, shape.c, brings_rows=True),
+            self._product(row_passes * column_passes, shape.c, halo=True),
             l2_bytes=read * bytes_each,
             dram_bytes=traffic.reduce_bytes(shape, self.tactic.arithmetic),
         )
@@ -167,18 +170,22 @@ class FusedPlan:
     def _last_share(self) -> float:
         return 1 / self.tactic.parts if self.tactic.split == "ticket" else 1.0
 
-    def _product(self, passes: int, depth: int, brings_rows: bool = False) -> Product:
-        config = self.config
-        return Product(
-            self.tactic.arithmetic,
-            config.pixels,
-            config.columns,
-            config.warps_m,
-            config.warps_n,
-            passes,
-            depth,
-            brings_rows,
+    def _inside(self, axis: int) -> int:
+        """The most pixels of a tile's halo that are inside the image, along an axis."""
+        tile = (self.config.tile_h, self.config.tile_w)[axis]
+        size = (self.shape.h, self.shape.w)[axis]
+        starts = (
+            i * tile * self.shape.strides[axis] - self.shape.pads[axis]
+            for i in range(ceil_div(self.shape.out_hw[axis], tile))
         )
+        return max(0, *(min(start + self.halo[axis], size) - max(start, 0) for start in starts))
+
+    def _product(self, passes: int, depth: int, halo: bool = False) -> Product:
+        """The passes of a stage; in stage 1 they are over the halo, which the pipeline brings too."""
+        config = self.config
+        rows = config.rows if halo else config.pixels
+        tile = (rows, config.columns, config.warps_m, config.warps_n)
+        return Product(self.tactic.arithmetic, *tile, passes, depth, brings_rows=halo)
 
     def _stage(
         self,

@@ -31,10 +31,14 @@ PARTS = (2, 4, 8)
 
 @dataclass(frozen=True)
 class FusedConfig:
-    """tile_h x tile_w output pixels a block, `columns` channels a pass, `stages` chunks under way."""
+    """tile_h x tile_w output pixels a block, `columns` channels a pass, `stages` chunks under way.
+
+    Stage 1 takes `rows` pixels of the halo a pass.
+    """
 
     tile_h: int
     tile_w: int
+    rows: int
     warps_m: int
     warps_n: int
     columns: int
@@ -42,7 +46,7 @@ class FusedConfig:
 
     def __str__(self) -> str:
         tile, warps = f"{self.tile_h}x{self.tile_w}", f"w{self.warps_m}x{self.warps_n}"
-        return f"{tile} {warps} c{self.columns} s{self.stages}"
+        return f"{tile} r{self.rows} {warps} c{self.columns} s{self.stages}"
 
     @property
     def pixels(self) -> int:

@@ -9,15 +9,15 @@
 #include "kernels/unfused_launch.h"
 
 namespace tdc::fused {
-#define TDC_FUSED_F16(h, w, wm, wn, c, s) {{h, w, c, s, 8}, nullptr},
+#define TDC_FUSED_F16(h, w, r, wm, wn, c, s) {{h, w, r, c, s, 8}, nullptr},
 const Entry kF16[] = {
 #include "kernels/configs.def"
 };
-#define TDC_FUSED_TF32(h, w, wm, wn, c, s) {{h, w, c, s, 4}, nullptr},
+#define TDC_FUSED_TF32(h, w, r, wm, wn, c, s) {{h, w, r, c, s, 4}, nullptr},
 const Entry kTf32[] = {
 #include "kernels/configs.def"
 };
-#define TDC_FUSED_F32(h, w, wm, wn, c, s) {{h, w, c, s, 4}, nullptr},
+#define TDC_FUSED_F32(h, w, r, wm, wn, c, s) {{h, w, r, c, s, 4}, nullptr},
 const Entry kF32[] = {
 #include "kernels/configs.def"
 };
@@ -37,6 +37,10 @@ const Entry kF32[] = {
 #include "kernels/configs.def"
 };
 }  // namespace tdc::unfused
+
+namespace tdc {
+cudaError_t current_device(Device&) { return cudaErrorNotSupported; }
+}  // namespace tdc
 
 int main() {
     for (const int number : tdc::all_tactics())

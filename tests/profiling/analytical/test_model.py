@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tdc_deploy.errors import TdcError
 from tdc_deploy.profiling.analytical.chips import DEVICES, find_device
 from tdc_deploy.profiling.analytical.devices import Device
+from tdc_deploy.profiling.analytical.fused import FusedPlan
 from tdc_deploy.profiling.analytical.model import (
     MOST_TACTICS,
     PRECISIONS,
@@ -23,7 +24,7 @@ from tdc_deploy.profiling.analytical.model import (
     tactics_attribute,
 )
 from tdc_deploy.profiling.analytical.shapes import TuckerShape
-from tdc_deploy.profiling.analytical.tactics import Tactic, all_tactics, decode
+from tdc_deploy.profiling.analytical.tactics import FusedConfig, Tactic, all_tactics, decode
 from tdc_deploy.types import ConvLayer, Ranks
 from tests.helpers import fixed
 from tests.profiling.analytical.shapes import (
@@ -132,39 +133,66 @@ def test_channels_are_padded_to_vectors_in_fp16_only() -> None:
 
 def test_shared_memory_by_hand() -> None:
     """8x8 tile, 3x3: a halo of 100 pixels; vectors of 8 halves; pitches are odd."""
-    tactic = named("fused f16 8x8 w2x4 c64 s3")
+    tactic = named("fused f16 8x8 r64 w2x4 c64 s3")
     t1 = 100 * 5
     rows, columns = 3 * 64 * 9, 3 * 64 * 9
-    offsets, pixels = 40 // 4, -(-101 // 4)
+    offsets, pixels, t1_rows = 40 // 4, 100 // 4, -(-101 // 4)
     assert rows > 64 * 5  # X's buffers are larger than T2, which takes their place
-    assert shared_bytes(tactic, LAYER1) == 16 * (t1 + rows + columns + offsets + pixels)
+    tables = offsets + pixels + t1_rows
+    assert shared_bytes(tactic, LAYER1) == 16 * (t1 + rows + columns + tables)
 
 
 def test_a_cluster_keeps_its_part_of_t2_beside_t2() -> None:
     """160 output ranks: T2 has 20 + 1 vectors a pixel, its fp32 sums 40 + 1; r_in is cut to 24."""
-    tactic = named("fused f16 8x8 w2x4 c64 s3 cluster8")
+    tactic = named("fused f16 8x8 r64 w2x4 c64 s3 cluster8")
     t1, t2, sums, columns = 100 * 3, 64 * 21, 64 * 41, 3 * 64 * 9
-    offsets, pixels = 32 // 4, -(-101 // 4)
-    assert shared_bytes(tactic, LAYER4) == 16 * (t1 + t2 + sums + columns + offsets + pixels)
+    tables = 32 // 4 + 100 // 4 + -(-101 // 4)
+    assert shared_bytes(tactic, LAYER4) == 16 * (t1 + t2 + sums + columns + tables)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "inside"),
+    [
+        # 7x7 with a margin of 1: a tile of 4 rows reaches 5 rows of the image, one of 8 all 7.
+        ("fused f16 4x4 r48 w1x4 c64 s4", LAYER4, 5 * 5),
+        ("fused f16 8x8 r64 w2x4 c64 s3", LAYER4, 7 * 7),
+        # Tiles in the middle of 56x56 have a whole halo.
+        ("fused f16 8x8 r64 w2x4 c64 s3", LAYER1, 10 * 10),
+        # Stride 2 on 14x14: the one tile of 8 begins a row before the image and takes 17 rows.
+        ("fused f16 8x8 r64 w2x4 c64 s3", LAYER4_DOWN, 14 * 14),
+        ("fused f16 8x8 r64 w2x4 c64 s3", replace(LAYER1, h=1, w=1), 1),
+    ],
+)
+def test_only_pixels_inside_the_image_are_reduced(
+    name: str, shape: TuckerShape, inside: int
+) -> None:
+    tactic = named(name)
+    assert isinstance(tactic.config, FusedConfig)
+    assert FusedPlan(tactic, tactic.config, shape).inside_pixels == inside
 
 
 @pytest.mark.parametrize(
     ("name", "shape", "device", "legal"),
     [
-        ("fused f16 4x4 w1x4 c64 s4", LAYER4, A100, True),
-        ("fused f16 4x4 w1x4 c64 s4", LAYER4, T4, False),
-        ("fused tf32 4x4 w1x4 c64 s4", LAYER4, A100, True),
-        ("fused f16 4x4 w1x4 c64 s4 cluster2", LAYER4, A100, False),
-        ("fused f16 4x4 w1x4 c64 s4 cluster2", LAYER4, H200, True),
-        ("fused f16 4x4 w1x4 c64 s4 ticket2", LAYER4, A100, True),
+        ("fused f16 4x4 r48 w1x4 c64 s4", LAYER4, A100, True),
+        ("fused f16 4x4 r48 w1x4 c64 s4", LAYER4, T4, False),
+        ("fused tf32 4x4 r48 w1x4 c64 s4", LAYER4, A100, True),
+        ("fused f16 4x4 r48 w1x4 c64 s4 cluster2", LAYER4, A100, False),
+        ("fused f16 4x4 r48 w1x4 c64 s4 cluster2", LAYER4, H200, True),
+        ("fused f16 4x4 r48 w1x4 c64 s4 ticket2", LAYER4, A100, True),
         # Every block needs 8 channels of r_in; of M too in a cluster.
-        ("fused f16 4x4 w1x4 c64 s4 ticket8", replace(LAYER4, r_in=64), H200, True),
-        ("fused f16 4x4 w1x4 c64 s4 ticket8", replace(LAYER4, r_in=56), H200, False),
-        ("fused f16 4x4 w1x4 c64 s4 cluster8", replace(LAYER4, m=57), H200, True),
-        ("fused f16 4x4 w1x4 c64 s4 cluster8", replace(LAYER4, m=56), H200, False),
-        ("fused f16 4x4 w1x4 c64 s4 ticket8", replace(LAYER4, m=1), H200, True),
+        ("fused f16 4x4 r48 w1x4 c64 s4 ticket8", replace(LAYER4, r_in=64), H200, True),
+        ("fused f16 4x4 r48 w1x4 c64 s4 ticket8", replace(LAYER4, r_in=56), H200, False),
+        ("fused f16 4x4 r48 w1x4 c64 s4 cluster8", replace(LAYER4, m=57), H200, True),
+        ("fused f16 4x4 r48 w1x4 c64 s4 cluster8", replace(LAYER4, m=56), H200, False),
+        ("fused f16 4x4 r48 w1x4 c64 s4 ticket8", replace(LAYER4, m=1), H200, True),
         # T1 of a 21x37 halo with 512 channels is 808 kB.
-        ("fused f16 8x16 w4x2 c64 s2", replace(LAYER4_DOWN, r_in=512, h=99, w=99), H200, False),
+        (
+            "fused f16 8x16 r128 w4x2 c64 s2",
+            replace(LAYER4_DOWN, r_in=512, h=99, w=99),
+            H200,
+            False,
+        ),
         ("unfused f16 128x128 w4x2 s3", replace(LAYER4_DOWN, r_in=512, h=99, w=99), H200, True),
         ("unfused f16 16x64 w1x4 s4", LAYER4, T4, False),
     ],
@@ -188,7 +216,9 @@ def test_no_split_wins_where_tiles_fill_the_device() -> None:
 
 
 def test_large_tiles_win_on_large_maps_and_small_ones_on_small_maps() -> None:
-    large, small = (named(f"fused f16 {c}") for c in ("8x16 w4x2 c64 s2", "4x4 w1x4 c64 s4"))
+    large, small = (
+        named(f"fused f16 {c}") for c in ("8x16 r128 w4x2 c64 s2", "4x4 r48 w1x4 c64 s4")
+    )
     for shape, faster, slower in ((LAYER1_BATCH, large, small), (LAYER4, small, large)):
         assert predict(faster, shape, H200).us < predict(slower, shape, H200).us
 
@@ -241,12 +271,12 @@ def test_waves_and_blocks_by_hand() -> None:
 
     72 kB of shared memory a block: 3 fit, but 128 registers x 256 threads allow 2.
     """
-    (launch,) = predict(named("fused f16 8x8 w2x4 c64 s3"), LAYER1_BATCH, H200).launches
+    (launch,) = predict(named("fused f16 8x8 r64 w2x4 c64 s3"), LAYER1_BATCH, H200).launches
     assert (launch.blocks, launch.occupancy.blocks, launch.waves) == (32 * 49, 2, 6)
 
 
 def test_split_blocks_by_hand() -> None:
-    (launch,) = predict(named("fused f16 4x4 w1x4 c64 s4 cluster8"), LAYER4, H200).launches
+    (launch,) = predict(named("fused f16 4x4 r48 w1x4 c64 s4 cluster8"), LAYER4, H200).launches
     assert (launch.blocks, launch.waves) == (2 * 2 * 8, 1)
 
 
