@@ -1,0 +1,62 @@
+#include "tensorrt/convert.h"
+
+#include <string>
+
+#include "tensorrt/core/error.h"
+
+namespace tdc::plugin {
+
+using nvinfer1::DataType;
+using nvinfer1::PluginField;
+using nvinfer1::PluginFieldType;
+using nvinfer1::TensorFormat;
+
+Shape to_shape(const nvinfer1::Dims& dims) {
+    return dims.nbDims > 0 ? Shape(dims.d, dims.d + dims.nbDims) : Shape();
+}
+
+std::optional<Format> to_format(const nvinfer1::PluginTensorDesc& tensor) {
+    if (tensor.type == DataType::kHALF && tensor.format == TensorFormat::kHWC8)
+        return Format::kHalfChannelLast;
+    if (tensor.type == DataType::kFLOAT && tensor.format == TensorFormat::kHWC)
+        return Format::kFloatChannelLast;
+    if (tensor.type == DataType::kFLOAT && tensor.format == TensorFormat::kLINEAR)
+        return Format::kFloatChannelFirst;
+    return std::nullopt;
+}
+
+Format format_or_throw(const nvinfer1::PluginTensorDesc& x) {
+    const std::optional<Format> format = to_format(x);
+    if (!format)
+        reject("input X",
+               "type " + std::to_string(static_cast<int>(x.type)) + " in format " +
+                   std::to_string(static_cast<int>(x.format)),
+               "FP16 (1) in kHWC8 (2), or FP32 (0) in kHWC (8) or kLINEAR (0)");
+    return *format;
+}
+
+std::vector<Field> to_fields(const nvinfer1::PluginFieldCollection& collection) {
+    std::vector<Field> fields;
+    for (int i = 0; i < collection.nbFields; ++i) {
+        const PluginField& field = collection.fields[i];
+        FieldType type = FieldType::kOther;
+        if (field.type == PluginFieldType::kINT32) type = FieldType::kInt32;
+        if (field.type == PluginFieldType::kFLOAT32) type = FieldType::kFloat32;
+        if (field.type == PluginFieldType::kCHAR) type = FieldType::kChars;
+        fields.push_back({field.name ? field.name : "", type, field.data, field.length});
+    }
+    return fields;
+}
+
+std::vector<PluginField> from_fields(const std::vector<Field>& fields) {
+    std::vector<PluginField> converted;
+    for (const Field& field : fields) {
+        PluginFieldType type = PluginFieldType::kCHAR;
+        if (field.type == FieldType::kInt32) type = PluginFieldType::kINT32;
+        if (field.type == FieldType::kFloat32) type = PluginFieldType::kFLOAT32;
+        converted.emplace_back(field.name, field.data, type, field.length);
+    }
+    return converted;
+}
+
+}  // namespace tdc::plugin
