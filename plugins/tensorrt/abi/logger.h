@@ -30,6 +30,8 @@ class ILoggerFinder {
 
 #else
 
+namespace v_1_0 {
+
 class ILogger : public IVersionedInterface {
   public:
     enum class Severity : int32_t {
@@ -51,6 +53,11 @@ class ILoggerFinder : public IVersionedInterface {
   protected:
     ~ILoggerFinder() override = default;
 };
+
+}  // namespace v_1_0
+
+using v_1_0::ILogger;
+using v_1_0::ILoggerFinder;
 
 #endif
 

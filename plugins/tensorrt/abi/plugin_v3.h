@@ -16,6 +16,8 @@ class IPluginResourceContext {
     virtual ~IPluginResourceContext() noexcept = default;
 };
 
+namespace v_1_0 {
+
 class IPluginCapability : public IVersionedInterface {};
 
 class IPluginV3 : public IVersionedInterface {
@@ -91,5 +93,15 @@ class IPluginCreatorV3One : public IPluginCreatorInterface {
     virtual const AsciiChar* getPluginVersion() const noexcept = 0;
     virtual const AsciiChar* getPluginNamespace() const noexcept = 0;
 };
+
+}  // namespace v_1_0
+
+using v_1_0::IPluginCapability;
+using v_1_0::IPluginCreatorInterface;
+using v_1_0::IPluginCreatorV3One;
+using v_1_0::IPluginV3;
+using v_1_0::IPluginV3OneBuild;
+using v_1_0::IPluginV3OneCore;
+using v_1_0::IPluginV3OneRuntime;
 
 }  // namespace nvinfer1

@@ -4,6 +4,8 @@
 
 #include <cstdio>
 #include <cstring>
+#include <initializer_list>
+#include <typeinfo>
 
 namespace {
 
@@ -179,6 +181,18 @@ void host_slots() {
 #endif
 }
 
+// The names that typeid, and the checks of UndefinedBehaviorSanitizer, go by.
+void names() {
+    for (const std::type_info* type :
+         {&typeid(IVersionedInterface), &typeid(IPluginCapability), &typeid(IPluginV3),
+          &typeid(IPluginV3OneCore), &typeid(IPluginV3OneBuild), &typeid(IPluginV3OneRuntime),
+          &typeid(IPluginCreatorInterface), &typeid(IPluginCreatorV3One), &typeid(IPluginRegistry),
+          &typeid(IPluginResourceContext), &typeid(IDimensionExpr), &typeid(IExprBuilder),
+          &typeid(apiv::VDimensionExpr), &typeid(apiv::VExprBuilder), &typeid(ILogger),
+          &typeid(ILoggerFinder)})
+        std::printf("type %s\n", type->name());
+}
+
 // What the classes say of themselves, as each that derives from them does.
 template <class Interface>
 void print_info(const char* what) {
@@ -194,6 +208,7 @@ int main() {
     values();
     plugin_slots();
     host_slots();
+    names();
     print_info<IPluginV3>("IPluginV3");
     print_info<IPluginV3OneCore>("IPluginV3OneCore");
     print_info<IPluginV3OneBuild>("IPluginV3OneBuild");
