@@ -1,15 +1,39 @@
 #include "tensorrt/convert.h"
 
 #include <string>
+#include <type_traits>
+#include <utility>
 
 #include "tensorrt/core/error.h"
 
 namespace tdc::plugin {
 
 using nvinfer1::DataType;
+using nvinfer1::DimensionOperation;
+using nvinfer1::DimsExprs;
+using nvinfer1::IDimensionExpr;
+using nvinfer1::IExprBuilder;
 using nvinfer1::PluginField;
 using nvinfer1::PluginFieldType;
 using nvinfer1::TensorFormat;
+
+namespace {
+
+const IDimensionExpr* constant(int64_t value, IExprBuilder& builder) {
+    using Size = std::remove_reference_t<decltype(std::declval<nvinfer1::Dims>().d[0])>;
+    return builder.constant(static_cast<Size>(value));
+}
+
+const IDimensionExpr* size_after(const IDimensionExpr& size, OutputSize rule,
+                                 IExprBuilder& builder) {
+    const auto* padded =
+        builder.operation(DimensionOperation::kSUM, size, *constant(rule.extra, builder));
+    const auto* steps =
+        builder.operation(DimensionOperation::kFLOOR_DIV, *padded, *constant(rule.stride, builder));
+    return builder.operation(DimensionOperation::kSUM, *steps, *constant(1, builder));
+}
+
+}  // namespace
 
 Shape to_shape(const nvinfer1::Dims& dims) {
     return dims.nbDims > 0 ? Shape(dims.d, dims.d + dims.nbDims) : Shape();
@@ -57,6 +81,34 @@ std::vector<PluginField> from_fields(const std::vector<Field>& fields) {
         converted.emplace_back(field.name, field.data, type, field.length);
     }
     return converted;
+}
+
+std::vector<Shape> shapes_of(const nvinfer1::PluginTensorDesc* tensors, int count) {
+    std::vector<Shape> shapes;
+    for (int i = 0; i < count; ++i) shapes.push_back(to_shape(tensors[i].dims));
+    return shapes;
+}
+
+std::vector<Shape> shapes_of(const DimsExprs* tensors, int count) {
+    std::vector<Shape> shapes(static_cast<std::size_t>(count));
+    for (int i = 0; i < count; ++i)
+        for (int axis = 0; axis < tensors[i].nbDims; ++axis) {
+            const IDimensionExpr& size = *tensors[i].d[axis];
+            shapes[static_cast<std::size_t>(i)].push_back(
+                size.isConstant() ? size.getConstantValue() : -1);
+        }
+    return shapes;
+}
+
+DimsExprs output_sizes(const DimsExprs& x, const Attributes& attributes,
+                       const TuckerConvParams& layer, IExprBuilder& builder) {
+    DimsExprs y{};
+    y.nbDims = 4;
+    y.d[0] = x.d[0];
+    y.d[1] = constant(layer.m, builder);
+    y.d[2] = size_after(*x.d[2], output_height(attributes, layer), builder);
+    y.d[3] = size_after(*x.d[3], output_width(attributes, layer), builder);
+    return y;
 }
 
 }  // namespace tdc::plugin

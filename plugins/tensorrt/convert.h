@@ -6,9 +6,7 @@
 #include <optional>
 #include <vector>
 
-#include "tensorrt/core/attributes.h"
-#include "tensorrt/core/choice.h"
-#include "tensorrt/core/shapes.h"
+#include "tensorrt/core/layer.h"
 
 namespace tdc::plugin {
 
@@ -21,14 +19,29 @@ Format format_or_throw(const nvinfer1::PluginTensorDesc& x);
 std::vector<Field> to_fields(const nvinfer1::PluginFieldCollection& fields);
 std::vector<nvinfer1::PluginField> from_fields(const std::vector<Field>& fields);
 
-// Whether the tensor at `position` suits those before it: X has a format that core knows, R and Y
-// have X's, the others are linear and of X's type. Looks at in_out[0..position] only.
+std::vector<Shape> shapes_of(const nvinfer1::PluginTensorDesc* tensors, int count);
+// Constant sizes; -1 for the others.
+std::vector<Shape> shapes_of(const nvinfer1::DimsExprs* tensors, int count);
+
+// Y's sizes for X's.
+nvinfer1::DimsExprs output_sizes(const nvinfer1::DimsExprs& x, const Attributes& attributes,
+                                 const TuckerConvParams& layer, nvinfer1::IExprBuilder& builder);
+
+// Whether the layer takes the tensor at `position` of the inputs and Y after those before it:
+// X has a format that core knows, R and Y have X's, the others are linear and of X's type; and a
+// tactic runs it. Looks at tensor(0) to tensor(position) only.
 template <class GetTensor>
-bool suits(int position, bool is_residual_or_output, GetTensor tensor_at) {
-    const nvinfer1::PluginTensorDesc &tensor = tensor_at(position), &x = tensor_at(0);
-    if (position == 0) return to_format(tensor).has_value();
-    if (is_residual_or_output) return tensor.type == x.type && tensor.format == x.format;
-    return tensor.type == x.type && tensor.format == nvinfer1::TensorFormat::kLINEAR;
+bool supports(const Layer& layer, int position, int inputs, GetTensor tensor) {
+    const nvinfer1::PluginTensorDesc &latest = tensor(position), &x = tensor(0);
+    const std::optional<Format> format = to_format(x);
+    if (position == 0) return format && layer.may_have(*format);
+    if (!format || latest.type != x.type) return false;
+    if (position < kR && position < inputs) return latest.format == nvinfer1::TensorFormat::kLINEAR;
+    if (latest.format != x.format) return false;
+    if (position < inputs) return true;
+    std::vector<Shape> shapes;  // only now may all be looked at
+    for (int i = 0; i < inputs; ++i) shapes.push_back(to_shape(tensor(i).dims));
+    return layer.supports(*format, shapes, to_shape(latest.dims));
 }
 
 }  // namespace tdc::plugin

@@ -10,11 +10,9 @@
 namespace tdc::plugin {
 
 using nvinfer1::DataType;
-using nvinfer1::DimensionOperation;
 using nvinfer1::Dims;
 using nvinfer1::DimsExprs;
 using nvinfer1::DynamicPluginTensorDesc;
-using nvinfer1::IDimensionExpr;
 using nvinfer1::IExprBuilder;
 using nvinfer1::PluginCapabilityType;
 using nvinfer1::PluginFieldCollection;
@@ -24,12 +22,6 @@ using nvinfer1::TensorRTPhase;
 namespace {
 
 constexpr int32_t kSuccess = 0, kFailure = -1;
-
-std::vector<Shape> shapes_of(const PluginTensorDesc* tensors, int count) {
-    std::vector<Shape> shapes;
-    for (int i = 0; i < count; ++i) shapes.push_back(to_shape(tensors[i].dims));
-    return shapes;
-}
 
 std::vector<Shape> shapes_of(const DynamicPluginTensorDesc* tensors, int count) {
     std::vector<Shape> shapes;
@@ -47,27 +39,6 @@ std::vector<Shape> shapes_of(const DynamicPluginTensorDesc* tensors, int count,
             if (size == -1) size = (tensors[i].*end).d[axis];
         }
     return shapes;
-}
-
-// Constant sizes; -1 for the others.
-std::vector<Shape> shapes_of(const DimsExprs* tensors, int count) {
-    std::vector<Shape> shapes(static_cast<std::size_t>(count));
-    for (int i = 0; i < count; ++i)
-        for (int axis = 0; axis < tensors[i].nbDims; ++axis) {
-            const IDimensionExpr& size = *tensors[i].d[axis];
-            shapes[static_cast<std::size_t>(i)].push_back(
-                size.isConstant() ? size.getConstantValue() : -1);
-        }
-    return shapes;
-}
-
-const IDimensionExpr* size_after(const IDimensionExpr& size, OutputSize rule,
-                                 IExprBuilder& builder) {
-    const auto* padded =
-        builder.operation(DimensionOperation::kSUM, size, *builder.constant(rule.extra));
-    const auto* steps =
-        builder.operation(DimensionOperation::kFLOOR_DIV, *padded, *builder.constant(rule.stride));
-    return builder.operation(DimensionOperation::kSUM, *steps, *builder.constant(1));
 }
 
 void check_outputs(int outputs) {
@@ -124,13 +95,7 @@ int32_t PluginV3::getOutputShapes(const DimsExprs* inputs, int32_t input_count, 
         check_outputs(output_count);
         const TuckerConvParams layer =
             make_layer(layer_.op(), layer_.attributes(), shapes_of(inputs, input_count));
-        const DimsExprs& x = inputs[kX];
-        DimsExprs& y = outputs[0];
-        y.nbDims = 4;
-        y.d[0] = x.d[0];
-        y.d[1] = builder.constant(layer.m);
-        y.d[2] = size_after(*x.d[2], output_height(layer_.attributes(), layer), builder);
-        y.d[3] = size_after(*x.d[3], output_width(layer_.attributes(), layer), builder);
+        outputs[0] = output_sizes(inputs[kX], layer_.attributes(), layer, builder);
         return kSuccess;
     });
 }
@@ -139,16 +104,8 @@ bool PluginV3::supportsFormatCombination(int32_t position, const DynamicPluginTe
                                          int32_t inputs, int32_t outputs) noexcept {
     const auto run = [&] {
         check_outputs(outputs);
-        const bool has_x_format = position == inputs || position == kR;
-        if (!suits(position, has_x_format,
-                   [=](int i) -> const PluginTensorDesc& { return in_out[i].desc; }))
-            return false;
-        const Format format = format_or_throw(in_out[0].desc);
-        if (position == 0) return layer_.may_have(format);
-        if (position < inputs) return true;
-        // Only now may every shape be looked at.
-        return layer_.supports(format, shapes_of(in_out, inputs),
-                               to_shape(in_out[inputs].desc.dims));
+        return supports(layer_, position, inputs,
+                        [=](int i) -> const PluginTensorDesc& { return in_out[i].desc; });
     };
     return guarded(getPluginName(), false, run, Severity::kWARNING);
 }
