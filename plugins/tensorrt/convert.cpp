@@ -10,17 +10,20 @@ namespace tdc::plugin {
 
 using nvinfer1::DataType;
 using nvinfer1::DimensionOperation;
+using nvinfer1::Dims;
 using nvinfer1::DimsExprs;
+using nvinfer1::DynamicPluginTensorDesc;
 using nvinfer1::IDimensionExpr;
 using nvinfer1::IExprBuilder;
 using nvinfer1::PluginField;
 using nvinfer1::PluginFieldType;
+using nvinfer1::PluginTensorDesc;
 using nvinfer1::TensorFormat;
 
 namespace {
 
 const IDimensionExpr* constant(int64_t value, IExprBuilder& builder) {
-    using Size = std::remove_reference_t<decltype(std::declval<nvinfer1::Dims>().d[0])>;
+    using Size = std::remove_reference_t<decltype(std::declval<Dims>().d[0])>;
     return builder.constant(static_cast<Size>(value));
 }
 
@@ -35,7 +38,7 @@ const IDimensionExpr* size_after(const IDimensionExpr& size, OutputSize rule,
 
 }  // namespace
 
-Shape to_shape(const nvinfer1::Dims& dims) {
+Shape to_shape(const Dims& dims) {
     return dims.nbDims > 0 ? Shape(dims.d, dims.d + dims.nbDims) : Shape();
 }
 
@@ -83,9 +86,26 @@ std::vector<PluginField> from_fields(const std::vector<Field>& fields) {
     return converted;
 }
 
-std::vector<Shape> shapes_of(const nvinfer1::PluginTensorDesc* tensors, int count) {
+std::vector<Shape> shapes_of(const PluginTensorDesc* tensors, int count) {
     std::vector<Shape> shapes;
     for (int i = 0; i < count; ++i) shapes.push_back(to_shape(tensors[i].dims));
+    return shapes;
+}
+
+std::vector<Shape> shapes_of(const DynamicPluginTensorDesc* tensors, int count) {
+    std::vector<Shape> shapes;
+    for (int i = 0; i < count; ++i) shapes.push_back(to_shape(tensors[i].desc.dims));
+    return shapes;
+}
+
+std::vector<Shape> shapes_of(const DynamicPluginTensorDesc* tensors, int count,
+                             Dims DynamicPluginTensorDesc::* end) {
+    std::vector<Shape> shapes = shapes_of(tensors, count);
+    for (int i = 0; i < count; ++i)
+        for (std::size_t axis = 0; axis < shapes[static_cast<std::size_t>(i)].size(); ++axis) {
+            int64_t& size = shapes[static_cast<std::size_t>(i)][axis];
+            if (size == -1) size = (tensors[i].*end).d[axis];
+        }
     return shapes;
 }
 

@@ -20,6 +20,10 @@ std::vector<Field> to_fields(const nvinfer1::PluginFieldCollection& fields);
 std::vector<nvinfer1::PluginField> from_fields(const std::vector<Field>& fields);
 
 std::vector<Shape> shapes_of(const nvinfer1::PluginTensorDesc* tensors, int count);
+std::vector<Shape> shapes_of(const nvinfer1::DynamicPluginTensorDesc* tensors, int count);
+// With the sizes that are dynamic taken from one end of the profile's range.
+std::vector<Shape> shapes_of(const nvinfer1::DynamicPluginTensorDesc* tensors, int count,
+                             nvinfer1::Dims nvinfer1::DynamicPluginTensorDesc::* end);
 // Constant sizes; -1 for the others.
 std::vector<Shape> shapes_of(const nvinfer1::DimsExprs* tensors, int count);
 

@@ -12,8 +12,11 @@ using Severity = nvinfer1::ILogger::Severity;
 
 void log(Severity severity, const std::string& message) noexcept;
 
-// Where log finds the logger: what TensorRT's loadLibrary gives, and its getLogger function.
+// Where log finds the logger: what the loadLibrary of TensorRT 10 and 11 gives, and TensorRT's
+// getLogger function.
+#if NV_TENSORRT_MAJOR != 8
 void set_logger_finder(nvinfer1::ILoggerFinder* finder) noexcept;
+#endif
 void set_logger_function(nvinfer1::ILogger* (*function)() noexcept) noexcept;
 
 // Runs what may throw on behalf of TensorRT, which takes no exceptions: logs, returns `failure`.

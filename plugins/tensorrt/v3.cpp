@@ -23,24 +23,6 @@ namespace {
 
 constexpr int32_t kSuccess = 0, kFailure = -1;
 
-std::vector<Shape> shapes_of(const DynamicPluginTensorDesc* tensors, int count) {
-    std::vector<Shape> shapes;
-    for (int i = 0; i < count; ++i) shapes.push_back(to_shape(tensors[i].desc.dims));
-    return shapes;
-}
-
-// With the sizes that are dynamic taken from one end of the profile's range.
-std::vector<Shape> shapes_of(const DynamicPluginTensorDesc* tensors, int count,
-                             Dims DynamicPluginTensorDesc::* end) {
-    std::vector<Shape> shapes = shapes_of(tensors, count);
-    for (int i = 0; i < count; ++i)
-        for (std::size_t axis = 0; axis < shapes[static_cast<std::size_t>(i)].size(); ++axis) {
-            int64_t& size = shapes[static_cast<std::size_t>(i)][axis];
-            if (size == -1) size = (tensors[i].*end).d[axis];
-        }
-    return shapes;
-}
-
 void check_outputs(int outputs) {
     if (outputs != 1) reject("the outputs", std::to_string(outputs), "1");
 }

@@ -18,7 +18,8 @@ from pathlib import Path
 
 ABI = Path(__file__).resolve().parent
 PLUGINS = ABI.parent.parent
-IMPLEMENTED = (
+IMPLEMENTED_V2 = ("IPluginV2DynamicExt", "IPluginCreator")
+IMPLEMENTED_V3 = (
     "IPluginV3",
     "IPluginV3OneCore",
     "IPluginV3OneBuild",
@@ -50,7 +51,7 @@ def facts(include: Path, major: int) -> list[str]:
         ).stdout
         dump = next(Path(folder).glob("*.class")).read_text()
     lines = printed.splitlines()
-    for name in IMPLEMENTED:
+    for name in IMPLEMENTED_V2 if major == 8 else IMPLEMENTED_V3:
         table = re.search(
             rf"^Vtable for nvinfer1::(?:v_1_0::)?{name}\n.*?(\d+) entries", dump, re.M
         )
@@ -67,7 +68,9 @@ def main(includes: list[str]) -> int:
     for include in map(Path, includes):
         major = major_of(include)
         theirs, ours = facts(include, major), facts(ABI, major)
-        differences = list(difflib.unified_diff(theirs, ours, str(include), "abi", n=0))
+        differences = list(
+            difflib.unified_diff(theirs, ours, str(include), "abi", lineterm="", n=0)
+        )
         print(f"{include}: TensorRT {major}, {len(ours)} facts, ", end="")
         print("all equal" if not differences else "\n".join(["these differ:", *differences]))
         status |= bool(differences)

@@ -29,18 +29,22 @@ class VRoot {
 class VDimensionExpr : public VRoot {
   public:
     virtual bool isConstant() const = 0;
-    virtual int64_t getConstantValue() const = 0;
+    virtual SizeType getConstantValue() const = 0;
+#if TDC_TENSORRT_MAJOR != 8
     virtual bool isSizeTensor() const = 0;
+#endif
 };
 
 class VExprBuilder : public VRoot {
   public:
-    virtual const IDimensionExpr* constant(int64_t value) = 0;
+    virtual const IDimensionExpr* constant(SizeType value) = 0;
     virtual const IDimensionExpr* operation(DimensionOperation operation,
                                             const IDimensionExpr& first,
                                             const IDimensionExpr& second) = 0;
+#if TDC_TENSORRT_MAJOR != 8
     virtual const IDimensionExpr* declareSizeTensor(int32_t output, const IDimensionExpr& usual,
                                                     const IDimensionExpr& upper) = 0;
+#endif
 };
 
 }  // namespace apiv
@@ -56,7 +60,7 @@ class INoCopy {
 class IDimensionExpr : public INoCopy {
   public:
     bool isConstant() const noexcept { return mImpl->isConstant(); }
-    int64_t getConstantValue() const noexcept { return mImpl->getConstantValue(); }
+    SizeType getConstantValue() const noexcept { return mImpl->getConstantValue(); }
 
   protected:
     apiv::VDimensionExpr* mImpl;
@@ -65,7 +69,7 @@ class IDimensionExpr : public INoCopy {
 
 class IExprBuilder : public INoCopy {
   public:
-    const IDimensionExpr* constant(int64_t value) noexcept { return mImpl->constant(value); }
+    const IDimensionExpr* constant(SizeType value) noexcept { return mImpl->constant(value); }
     const IDimensionExpr* operation(DimensionOperation operation, const IDimensionExpr& first,
                                     const IDimensionExpr& second) noexcept {
         return mImpl->operation(operation, first, second);

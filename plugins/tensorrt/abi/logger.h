@@ -1,11 +1,12 @@
-// The logger that TensorRT lends to a plugin library. Both classes changed in 11.0.
+// The logger that TensorRT lends to a plugin library. 8.5 has no ILoggerFinder; both classes
+// changed in 11.0.
 #pragma once
 
 #include "types.h"
 
 namespace nvinfer1 {
 
-#if TDC_TENSORRT_MAJOR == 10
+#if TDC_TENSORRT_MAJOR <= 10
 
 class ILogger {
   public:
@@ -20,6 +21,7 @@ class ILogger {
     virtual ~ILogger() = default;
 };
 
+#if TDC_TENSORRT_MAJOR == 10
 class ILoggerFinder {
   public:
     virtual ILogger* findLogger() = 0;
@@ -27,6 +29,7 @@ class ILoggerFinder {
   protected:
     virtual ~ILoggerFinder() = default;
 };
+#endif
 
 #else
 

@@ -1,18 +1,24 @@
-// The registry of plugin creators. Its deprecated functions lost their slots in 11.0.
+// The registry of plugin creators. The functions of IPluginCreator lost their slots in 11.0; 8.5
+// has no others.
 #pragma once
 
-#include "plugin_v3.h"
 #include "types.h"
 
 namespace nvinfer1 {
 
+class IErrorRecorder;
 class IPluginCreator;
-class IPluginResource;
+#if TDC_TENSORRT_MAJOR != 8
+namespace v_1_0 {
+class IPluginCreatorInterface;
+}
+using v_1_0::IPluginCreatorInterface;
+#endif
 
 class IPluginRegistry {
   public:
     using PluginLibraryHandle = void*;
-#if TDC_TENSORRT_MAJOR == 10
+#if TDC_TENSORRT_MAJOR <= 10
     virtual bool registerCreator(IPluginCreator& creator, const AsciiChar* space) noexcept = 0;
     virtual IPluginCreator* const* getPluginCreatorList(int32_t* count) const noexcept = 0;
     virtual IPluginCreator* getPluginCreator(const AsciiChar* name, const AsciiChar* version,
@@ -25,9 +31,10 @@ class IPluginRegistry {
   public:
     virtual void setErrorRecorder(IErrorRecorder* recorder) noexcept = 0;
     virtual IErrorRecorder* getErrorRecorder() const noexcept = 0;
-#if TDC_TENSORRT_MAJOR == 10
+#if TDC_TENSORRT_MAJOR <= 10
     virtual bool deregisterCreator(const IPluginCreator& creator) noexcept = 0;
 #endif
+#if TDC_TENSORRT_MAJOR != 8
     virtual bool isParentSearchEnabled() const = 0;
     virtual void setParentSearchEnabled(bool enabled) = 0;
     virtual PluginLibraryHandle loadLibrary(const AsciiChar* path) noexcept = 0;
@@ -38,6 +45,7 @@ class IPluginRegistry {
     virtual IPluginCreatorInterface* getCreator(const AsciiChar* name, const AsciiChar* version,
                                                 const AsciiChar* space = "") noexcept = 0;
     virtual bool deregisterCreator(const IPluginCreatorInterface& creator) noexcept = 0;
+#endif
 };
 
 }  // namespace nvinfer1

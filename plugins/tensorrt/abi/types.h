@@ -14,13 +14,18 @@ enum class DataType : int32_t { kFLOAT = 0, kHALF = 1, kINT8 = 2, kINT32 = 3, kB
 
 enum class TensorFormat : int32_t { kLINEAR = 0, kCHW2 = 1, kHWC8 = 2, kCHW4 = 3, kHWC = 8 };
 
-class Dims64 {
+#if TDC_TENSORRT_MAJOR == 8
+using SizeType = int32_t;
+#else
+using SizeType = int64_t;
+#endif
+
+class Dims {
   public:
     static constexpr int32_t MAX_DIMS = 8;
     int32_t nbDims;
-    int64_t d[MAX_DIMS];  // -1: dynamic
+    SizeType d[MAX_DIMS];  // -1: dynamic
 };
-using Dims = Dims64;
 
 struct PluginTensorDesc {
     Dims dims;
@@ -33,7 +38,9 @@ struct DynamicPluginTensorDesc {
     PluginTensorDesc desc;
     Dims min;
     Dims max;
+#if TDC_TENSORRT_MAJOR != 8
     Dims opt;
+#endif
 };
 
 enum class PluginFieldType : int32_t {
