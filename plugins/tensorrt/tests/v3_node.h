@@ -5,27 +5,11 @@
 
 #include <memory>
 #include <optional>
-#include <string>
 #include <vector>
 
-#include "problem.h"
+#include "node.h"
 
 namespace tdc::test {
-
-// Attributes as the parser hands them to the creator.
-class NodeFields {
-  public:
-    explicit NodeFields(std::vector<int> tactics = {});
-    // Replaces the field, or adds it; `data` must outlive this object.
-    NodeFields& set(nvinfer1::PluginField field);
-    NodeFields& remove(const std::string& name);
-    const nvinfer1::PluginFieldCollection* collection();
-
-  private:
-    std::vector<int> tactics_;
-    std::vector<nvinfer1::PluginField> fields_;
-    nvinfer1::PluginFieldCollection collection_{};
-};
 
 // A plugin and its capabilities.
 struct Plugin {
