@@ -20,10 +20,10 @@ test-slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
 
 # The CUDA kernels, run on the CPU: needs CMake and a C++ compiler, no GPU and no CUDA.
-test-kernels:
+test-kernels: $(VENV)/installed-dev
 	@if command -v cmake >/dev/null && command -v c++ >/dev/null; then \
-		cmake -S . -B build >/dev/null && cmake --build build --parallel 2 >/dev/null && \
-		ctest --test-dir build --output-on-failure; \
+		cmake -S . -B build -DPython3_EXECUTABLE=$(abspath $(BIN)/python) >/dev/null && cmake --build build --parallel 2 >/dev/null && \
+		ctest --test-dir build --parallel 2 --output-on-failure; \
 	else echo "no CMake or no C++ compiler: the tests of the CUDA kernels were not run"; fi
 
 lint: $(VENV)/installed-dev

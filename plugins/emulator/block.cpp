@@ -10,7 +10,10 @@
 namespace tdc::emulator {
 namespace {
 
-bool same(Site a, Site b) { return a.line == b.line && !std::strcmp(a.file, b.file); }
+// Of literals, which mostly are the same ones.
+bool same(const char* a, const char* b) { return a == b || !std::strcmp(a, b); }
+
+bool same(Site a, Site b) { return a.line == b.line && same(a.file, b.file); }
 
 std::string text(Site site) { return site.file + (":" + std::to_string(site.line)); }
 
@@ -130,7 +133,7 @@ void Block::barrier(Site site) {
 Meeting& Block::join(Warp& warp, uint32_t mask, const char* operation, Site site) {
     for (Meeting& meeting : warp.meetings) {
         if (meeting.mask != mask) continue;
-        if (std::strcmp(meeting.operation, operation) || !same(meeting.site, site))
+        if (!same(meeting.operation, operation) || !same(meeting.site, site))
             fail("divergent warp: this lane is at %s, %s; lanes %08x at %s, %s", operation,
                  text(site).c_str(), meeting.arrived, meeting.operation,
                  text(meeting.site).c_str());

@@ -33,6 +33,16 @@ cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
     return cudaSuccess;
 }
 
+struct cudaFuncAttributes {
+    int ptxVersion;
+};
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
+    const auto& device = tdc::emulator::device_attributes();
+    attributes->ptxVersion = 10 * device.compute_capability_major + device.compute_capability_minor;
+    return cudaSuccess;
+}
+
 inline void __syncthreads(tdc::emulator::Site site = tdc::emulator::Site::here()) {
     tdc::emulator::block_barrier(site);
 }
@@ -131,6 +141,10 @@ __attribute__((noinline, no_sanitize_thread)) T atomicAdd(T* address, T value) {
 
 template <class T>
 T __ldg(const T* address) {
+    return *address;
+}
+template <class T>
+T __ldcg(const T* address) {
     return *address;
 }
 inline unsigned __float_as_uint(float value) { return tdc::emulator::bit_cast<unsigned>(value); }

@@ -54,7 +54,7 @@ void multiply(void* const (&lanes)[32], uint32_t) {
         if constexpr (kPacked == 1) return (void)i, tf32(bits);
         return half_bits_to_float(static_cast<uint16_t>(bits >> 16 * i));
     };
-    float a[16][K], b[K][8], d[16][8];
+    float a[16][K], b[K][8];
     for (int i = 0; i < 32; ++i) {
         const auto* operands = static_cast<MmaOperands*>(lanes[i]);
         const int group = i / 4, k = i % 4 * kPacked;
@@ -64,14 +64,17 @@ void multiply(void* const (&lanes)[32], uint32_t) {
             for (int r = 0; r < 2; ++r) b[k + p + r * (K / 2)][group] = unpack(operands->b[r], p);
         }
     }
-    for (int row = 0; row < 16; ++row)
-        for (int column = 0; column < 8; ++column) {
-            // The lane and the register that hold this element.
-            const int i = row % 8 * 4 + column / 2, r = row / 8 * 2 + column % 2;
-            d[row][column] = static_cast<MmaOperands*>(lanes[i])->d[r];
-            for (int k = 0; k < K; ++k) d[row][column] += a[row][k] * b[k][column];
-            static_cast<MmaOperands*>(lanes[i])->d[r] = d[row][column];
-        }
+    // The lane and the register that hold an element of d.
+    const auto element = [&](int row, int column) -> float& {
+        auto* operands = static_cast<MmaOperands*>(lanes[row % 8 * 4 + column / 2]);
+        return operands->d[row / 8 * 2 + column % 2];
+    };
+    float d[16][8];
+    for (int i = 0; i < 128; ++i) d[i / 8][i % 8] = element(i / 8, i % 8);
+    for (int k = 0; k < K; ++k)  // outermost, so that sums do not wait for each other
+        for (int row = 0; row < 16; ++row)
+            for (int column = 0; column < 8; ++column) d[row][column] += a[row][k] * b[k][column];
+    for (int i = 0; i < 128; ++i) element(i / 8, i % 8) = d[i / 8][i % 8];
 }
 
 }  // namespace

@@ -16,9 +16,9 @@ struct Line {
     bool splits;       // small tiles only: large ones are for maps that fill the device
 };
 
-#define TDC_FUSED(arithmetic, label, h, w, wm, wn, c, s) \
-    {Family::kFused, Arithmetic::arithmetic,             \
-     "fused " label " " #h "x" #w " w" #wm "x" #wn " c" #c " s" #s, (h) * (w) <= 64},
+#define TDC_FUSED(arithmetic, label, h, w, r, wm, wn, c, s) \
+    {Family::kFused, Arithmetic::arithmetic,                \
+     "fused " label " " #h "x" #w " r" #r " w" #wm "x" #wn " c" #c " s" #s, (h) * (w) <= 64},
 #define TDC_FUSED_F16(...) TDC_FUSED(kF16, "f16", __VA_ARGS__)
 #define TDC_FUSED_TF32(...) TDC_FUSED(kTf32, "tf32", __VA_ARGS__)
 #define TDC_FUSED_F32(...) TDC_FUSED(kF32, "f32", __VA_ARGS__)
@@ -108,20 +108,6 @@ std::string describe(int number) {
     return text;
 }
 
-cudaError_t current_device(Device& device) {
-    int number = 0, major = 0, minor = 0, shared = 0, multiprocessors = 0;
-    cudaError_t error = cudaGetDevice(&number);
-    const auto ask = [&](int& value, cudaDeviceAttr attribute) {
-        if (error == cudaSuccess) error = cudaDeviceGetAttribute(&value, attribute, number);
-    };
-    ask(major, cudaDevAttrComputeCapabilityMajor);
-    ask(minor, cudaDevAttrComputeCapabilityMinor);
-    ask(shared, cudaDevAttrMaxSharedMemoryPerBlockOptin);
-    ask(multiprocessors, cudaDevAttrMultiProcessorCount);
-    device = {10 * major + minor, static_cast<std::size_t>(shared), multiprocessors};
-    return error;
-}
-
 bool is_legal(int number, const TuckerConvParams& params, const Device& device) {
     Tactic tactic{};
     return decode(number, tactic) && family_of(tactic.family)->is_legal(tactic, params, device);
@@ -142,6 +128,10 @@ cudaError_t launch(int number, const TuckerConvParams& params, cudaStream_t stre
     if (!decode(number, tactic)) return cudaErrorInvalidValue;
     if (workspace_bytes(number, params) && !params.workspace) return cudaErrorInvalidValue;
     if (counter_count(number, params) && !params.counters) return cudaErrorInvalidValue;
+    Device device{};
+    const cudaError_t error = current_device(device);
+    if (error != cudaSuccess) return error;
+    if (!is_legal(number, params, device)) return cudaErrorNotSupported;
     return family_of(tactic.family)->launch(tactic, params, stream);
 }
 

@@ -1,8 +1,9 @@
 # The plugin with the kernels for the GPU, and CUDA's runtime inside.
 find_package(CUDAToolkit REQUIRED)
-file(GLOB kernel_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/plugins/kernels/*.cu)
+file(GLOB kernels CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/plugins/kernels/*.cu
+     ${CMAKE_SOURCE_DIR}/plugins/kernels/*.cpp)
 tdc_add_plugin(tdc_plugins ${TDC_TENSORRT_MAJOR})
-target_sources(tdc_plugins PRIVATE ${kernel_sources} ${CMAKE_SOURCE_DIR}/plugins/kernels/tactics.cpp)
+target_sources(tdc_plugins PRIVATE ${kernels})
 target_include_directories(tdc_plugins SYSTEM PRIVATE ${TDC_TENSORRT_INCLUDE}
                                                       ${CUDAToolkit_INCLUDE_DIRS})
 target_link_libraries(tdc_plugins PRIVATE CUDA::cudart_static)

@@ -17,6 +17,8 @@
 #include <cstdint>
 #include <utility>
 
+#include "tdc/cuda_api.h"
+
 #ifdef __CUDACC__
 
 #include <cuda_fp16.h>
@@ -57,6 +59,14 @@
 #endif
 
 namespace tdc {
+
+// 10 * the compute capability that device code is compiled for. A kernel leaves out, by if
+// constexpr, what an older one has not: cp.async, ldmatrix and mma need 80, clusters 90.
+#ifdef __CUDA_ARCH__
+constexpr int kArchitecture = __CUDA_ARCH__ / 10;
+#else
+constexpr int kArchitecture = 90;
+#endif
 
 #ifdef __CUDACC__
 // The 32-bit address that PTX wants for shared memory.

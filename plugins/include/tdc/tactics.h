@@ -47,14 +47,17 @@ bool decode(int number, Tactic& tactic);  // false where there is no such tactic
 // All there are, in the order of kernels/configs.def: each family's cheapest guess first.
 const std::vector<int>& all_tactics();
 
-// Such as "fused f16 8x8 w2x4 c64 s3 cluster4". For a number that is no tactic: "no tactic (N)".
+// Such as "fused f16 8x8 r64 w2x4 c64 s3 cluster4". For a number that is no tactic: "no tactic
+// (N)".
 std::string describe(int number);
 
 struct Device {
-    int compute_capability;    // 10 * major + minor
+    // 10 * major + minor: the device's, or that of the code that runs on it where that is less.
+    int compute_capability;
     std::size_t shared_bytes;  // dynamic shared memory that one block may take
     int multiprocessors;
 };
+// An error also where this library has no code for the device.
 cudaError_t current_device(Device& device);
 
 // Whether the tactic computes layers of these channels, ranks, kernel, strides and dilations, for

@@ -1,0 +1,11 @@
+#include "kernels/fused_launch.cuh"
+
+namespace tdc::fused {
+
+#define TDC_FUSED_TF32(...) \
+    {Block<Tf32, Config<__VA_ARGS__>>::sizes(), launch_config<Tf32, Config<__VA_ARGS__>>},
+const Entry kTf32[] = {
+#include "kernels/configs.def"
+};
+
+}  // namespace tdc::fused

@@ -1,0 +1,11 @@
+#include "kernels/unfused_launch.cuh"
+
+namespace tdc::unfused {
+
+#define TDC_UNFUSED_F32(...) \
+    {Block<F32, Config<__VA_ARGS__>>::sizes(), launch_config<F32, Config<__VA_ARGS__>>},
+const Entry kF32[] = {
+#include "kernels/configs.def"
+};
+
+}  // namespace tdc::unfused
