@@ -281,7 +281,7 @@ void check_run_time_device() {
     loaded.set_tactic(tactic);  // before the shapes, as an engine may
     loaded.set_shapes(Format::kHalfChannelLast, inputs_of(), y);
     CHECK(loaded.describe().find(tdc::describe(tactic)) != std::string::npos);
-    REFUSED(TEXTS("the tactic: received fused f16", "expected one for FP32 kLINEAR"),
+    REFUSED(TEXTS("the tactic: received " + tdc::describe(tactic), "expected one for FP32 kLINEAR"),
             loaded.set_shapes(Format::kFloatChannelFirst, inputs_of(), y));
     REFUSED(TEXTS("the tactic: received 5"), loaded.set_tactic(5));
     const OtherDevice old(7, 64 << 10);

@@ -6,7 +6,7 @@
 #include <limits>
 #include <string>
 
-#include "check.h"
+#include "../../tests/check.h"
 #include "v3_node.h"
 
 namespace tdc::test {
@@ -15,16 +15,6 @@ using namespace nvinfer1;
 
 namespace {
 
-constexpr Format kFormats[] = {Format::kHalfChannelLast, Format::kFloatChannelLast,
-                               Format::kFloatChannelFirst};
-
-// What the plugin must offer; core_test.cpp checks valid_tactics by itself.
-std::vector<int> expected_tactics(const Problem& problem, Format format,
-                                  const std::vector<int>& tactics) {
-    return plugin::valid_tactics(Problem::attributes(tactics), format, problem.layer(),
-                                 plugin::device_or_throw());
-}
-
 std::vector<int> offered_tactics(IPluginV3OneBuild& build) {
     std::vector<int> tactics(static_cast<std::size_t>(build.getNbTactics()));
     CHECK(build.getValidTactics(tactics.data(), static_cast<int32_t>(tactics.size())) == 0);
@@ -32,7 +22,7 @@ std::vector<int> offered_tactics(IPluginV3OneBuild& build) {
 }
 
 // Every type and layout of X, R and Y that is none of the operator's.
-void check_other_formats(IPluginV3OneBuild& build, const Problem& problem) {
+void check_other_formats(IPluginV3OneBuild& build, const LayerCase& problem) {
     for (const auto type : {DataType::kFLOAT, DataType::kHALF, DataType::kINT8})
         for (const auto layout : {TensorFormat::kLINEAR, TensorFormat::kCHW2, TensorFormat::kHWC8,
                                   TensorFormat::kCHW4, TensorFormat::kHWC}) {
@@ -48,7 +38,7 @@ void check_other_formats(IPluginV3OneBuild& build, const Problem& problem) {
 }
 
 // Any tensor after X that differs in type or layout from what X asks for.
-void check_mixed_formats(IPluginV3OneBuild& build, const Problem& problem) {
+void check_mixed_formats(IPluginV3OneBuild& build, const LayerCase& problem) {
     const Tensors right(problem, Format::kHalfChannelLast);
     CHECK(supports(build, right));
     for (std::size_t i = 1; i < right.all.size(); ++i) {
@@ -90,7 +80,7 @@ class Engine {
 };
 
 // An engine is loaded, and run with every tactic, in turn at the smallest and the largest shapes.
-void check_numbers(IPluginCreatorV3One& creator, const Engine& engine, const Problem* const* ends,
+void check_numbers(IPluginCreatorV3One& creator, const Engine& engine, const LayerCase* const* ends,
                    Format format, const std::vector<int>& tactics, std::size_t workspace) {
     const Plugin loaded(creator.createPlugin("node", engine.fields(), TensorRTPhase::kRUNTIME));
     CHECK(loaded);
@@ -110,13 +100,13 @@ void check_numbers(IPluginCreatorV3One& creator, const Engine& engine, const Pro
     }
 }
 
-void check_format(IPluginCreatorV3One& creator, const Problem& small, const Problem& large,
+void check_format(IPluginCreatorV3One& creator, const LayerCase& small, const LayerCase& large,
                   Format format, const std::vector<int>& given) {
     const Plugin made(
         creator.createPlugin("node", NodeFields(given).collection(), TensorRTPhase::kBUILD));
     CHECK(made);
     if (!made) return;
-    const std::vector<int> expected = expected_tactics(small, format, given);
+    const std::vector<int> expected = small.valid_tactics(format, given);
     const Tensors tensors(small, format, &large);
     CHECK(supports(*made.build, tensors) == !expected.empty());
     const bool configured =
@@ -127,7 +117,7 @@ void check_format(IPluginCreatorV3One& creator, const Problem& small, const Prob
 
     std::size_t workspace = 0;
     for (const int tactic : expected)
-        workspace = std::max(workspace, workspace_bytes(tactic, large.layer()));
+        workspace = std::max(workspace, workspace_bytes(tactic, large.params()));
     CHECK(made.build->getWorkspaceSize(tensors.in(), tensors.inputs, tensors.out(), 1) ==
           workspace);
 
@@ -140,18 +130,18 @@ void check_format(IPluginCreatorV3One& creator, const Problem& small, const Prob
 
     std::vector<int> run_here = expected;
     if (!given.empty()) {  // the others run without the attribute
-        const std::vector<int> elsewhere = expected_tactics(small, format, {});
+        const std::vector<int> elsewhere = small.valid_tactics(format);
         run_here.erase(
             std::remove_if(
                 run_here.begin() + 1, run_here.end(),
                 [&](int tactic) { return std::count(elsewhere.begin(), elsewhere.end(), tactic); }),
             run_here.end());
     }
-    const Problem* const ends[] = {&small, &large};
+    const LayerCase* const ends[] = {&small, &large};
     check_numbers(creator, Engine(*made.runtime), ends, format, run_here, workspace);
 }
 
-void check_description(IPluginCreatorV3One& creator, const Problem& problem) {
+void check_description(IPluginCreatorV3One& creator, const LayerCase& problem) {
     const char* name = problem.op().name;
     CHECK(!std::strcmp(creator.getPluginName(), name));
     CHECK(!std::strcmp(creator.getPluginVersion(), "1"));
@@ -173,7 +163,7 @@ void check_description(IPluginCreatorV3One& creator, const Problem& problem) {
     CHECK(plugin.build->getNbOutputs() == 1);
     const DataType types[8] = {DataType::kHALF, DataType::kHALF};
     DataType type = DataType::kINT8;
-    CHECK(plugin.build->getOutputDataTypes(&type, 1, types, problem.residual ? 8 : 7) == 0);
+    CHECK(plugin.build->getOutputDataTypes(&type, 1, types, problem.op().inputs()) == 0);
     CHECK(type == DataType::kHALF);
     CHECK(infer(*plugin.build, problem.inputs()) == problem.output());
     CHECK(plugin.build->getFormatCombinationLimit() == 100);
@@ -216,7 +206,7 @@ void check_refused_fields(IPluginCreatorV3One& creator) {
 }
 
 // At shape inference, at configurePlugin and at onShapeChange.
-void check_refused_shapes(IPluginCreatorV3One& creator, const Problem& problem) {
+void check_refused_shapes(IPluginCreatorV3One& creator, const LayerCase& problem) {
     const Plugin plugin(
         creator.createPlugin("node", NodeFields().collection(), TensorRTPhase::kBUILD));
     if (!plugin) return;
@@ -253,15 +243,15 @@ void check_refused_shapes(IPluginCreatorV3One& creator, const Problem& problem) 
     refuse_everywhere(core, core, plugin::kCore, 3, 16);
     refuse_everywhere(last, last, plugin::kLast, 1, 24);
     refuse_everywhere(bias, bias, plugin::kBias, 0, 13);
-    if (problem.residual)
+    if (problem.sizes.residual)
         refuse_everywhere("input R: received [2, 12, 7, 9], expected [2, 12, 6, 9]", "", plugin::kR,
                           2, 7);
     refuse_everywhere("output Y: received [2, 13, 6, 9], expected [2, 12, 6, 9]", "",
-                      problem.residual ? 8 : 7, 1, 13);
+                      problem.op().inputs(), 1, 13);
 }
 
 // Calls that come too early, and what TensorRT should not ask for.
-void check_refused_state(IPluginCreatorV3One& creator, const Problem& problem) {
+void check_refused_state(IPluginCreatorV3One& creator, const LayerCase& problem) {
     const Plugin plugin(
         creator.createPlugin("node", NodeFields().collection(), TensorRTPhase::kBUILD));
     if (!plugin) return;
@@ -282,10 +272,10 @@ void check_refused_state(IPluginCreatorV3One& creator, const Problem& problem) {
 }
 
 // As a node's attribute: legal ones of every kind, in another order than the default.
-std::vector<int> some_tactics(const Problem& problem) {
+std::vector<int> some_tactics(const LayerCase& problem) {
     std::vector<int> legal, some;
     for (const int tactic : all_tactics())
-        if (is_legal(tactic, problem.layer(), plugin::device_or_throw())) legal.push_back(tactic);
+        if (is_legal(tactic, problem.params(), plugin::device_or_throw())) legal.push_back(tactic);
     const std::size_t step = legal.size() / 16 + 1;
     for (std::size_t i = 0; i < legal.size(); i += step)
         some.push_back(legal[legal.size() - 1 - i]);
@@ -297,7 +287,7 @@ std::vector<int> some_tactics(const Problem& problem) {
 void exercise(IPluginCreatorV3One* const (&creators)[2]) {
     for (const bool residual : {false, true}) {
         IPluginCreatorV3One& creator = *creators[residual];
-        const Problem small(residual, 2, 9, 11), large(residual, 3, 14, 12);
+        const LayerCase small(residual, 2, 9, 11), large(residual, 3, 14, 12);
         check_description(creator, small);
         const std::vector<int> given = some_tactics(small);
         for (const Format format : kFormats) {

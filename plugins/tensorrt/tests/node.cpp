@@ -51,12 +51,12 @@ struct Expression final : IDimensionExpr, apiv::VDimensionExpr {
 }  // namespace
 
 NodeFields::NodeFields(std::vector<int> tactics) : tactics_(std::move(tactics)) {
-    fields_ = {int32s("strides", Problem::kStrides, 2),
-               int32s("pads", Problem::kPads, 4),
-               int32s("dilations", Problem::kDilations, 2),
-               float32("first_slope", &Problem::kFirstSlope),
-               float32("core_slope", &Problem::kCoreSlope),
-               float32("slope", &Problem::kSlope),
+    fields_ = {int32s("strides", LayerCase::kStrides, 2),
+               int32s("pads", LayerCase::kPads, 4),
+               int32s("dilations", LayerCase::kDilations, 2),
+               float32("first_slope", &LayerCase::kFirstSlope),
+               float32("core_slope", &LayerCase::kCoreSlope),
+               float32("slope", &LayerCase::kSlope),
                {"plugin_version", "1", PluginFieldType::kCHAR, 2},
                {"plugin_namespace", "", PluginFieldType::kCHAR, 1}};
     if (!tactics_.empty())
@@ -88,7 +88,7 @@ Dims to_dims(const Shape& shape) {
     return dims;
 }
 
-std::vector<PluginTensorDesc> describe_tensors(const Problem& problem, Format format) {
+std::vector<PluginTensorDesc> describe_tensors(const LayerCase& problem, Format format) {
     std::vector<Shape> shapes = problem.inputs();
     shapes.push_back(problem.output());
     std::vector<PluginTensorDesc> tensors;

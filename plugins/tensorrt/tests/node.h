@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "problem.h"
+#include "layer_case.h"
 
 namespace tdc::test {
 
@@ -32,7 +32,7 @@ nvinfer1::Dims to_dims(const Shape& shape);
 inline bool has_x_format(int i) { return i == plugin::kX || i >= plugin::kR; }
 
 // The problem's inputs and Y in the format.
-std::vector<nvinfer1::PluginTensorDesc> describe_tensors(const Problem& problem, Format format);
+std::vector<nvinfer1::PluginTensorDesc> describe_tensors(const LayerCase& problem, Format format);
 
 // Shapes as expressions, X's n, h and w not constant, and the value of expressions made of them.
 class Expressions {

@@ -7,7 +7,7 @@
 #include <map>
 #include <vector>
 
-#include "check.h"
+#include "../../tests/check.h"
 #include "exercise.h"
 #include "v3_node.h"
 

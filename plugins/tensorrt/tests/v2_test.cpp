@@ -6,7 +6,7 @@
 #include <cstring>
 #include <memory>
 
-#include "check.h"
+#include "../../tests/check.h"
 #include "node.h"
 
 namespace {
@@ -25,13 +25,13 @@ struct Tensors {
     std::vector<PluginTensorDesc> all;
     int inputs;
 
-    Tensors(const Problem& problem, Format format)
+    Tensors(const LayerCase& problem, Format format)
         : all(describe_tensors(problem, format)), inputs(problem.op().inputs()) {}
     const PluginTensorDesc* out() const { return all.data() + inputs; }
 };
 
 // As the builder asks for a range of sizes.
-bool configure(IPluginV2DynamicExt& plugin, const Problem& small, const Problem& large,
+bool configure(IPluginV2DynamicExt& plugin, const LayerCase& small, const LayerCase& large,
                Format format) {
     const Tensors low(small, format), high(large, format);
     std::vector<DynamicPluginTensorDesc> tensors;
@@ -50,29 +50,22 @@ bool configure(IPluginV2DynamicExt& plugin, const Problem& small, const Problem&
     return true;
 }
 
-bool run(IPluginV2DynamicExt& plugin, const Problem& problem, const Problem& large, Format format,
-         int tactic) {
+bool run(IPluginV2DynamicExt& plugin, const LayerCase& problem, const LayerCase& large,
+         Format format, int tactic) {
     const Tensors tensors(problem, format), largest(large, format);
     const std::size_t workspace =
         plugin.getWorkspaceSize(largest.all.data(), largest.inputs, largest.out(), 1);
-    CHECK(workspace >= tdc::workspace_bytes(tactic, large.layer()));
-    const auto packed = problem.pack(format);
-    std::vector<const void*> inputs;
-    for (const auto& input : packed) inputs.push_back(input.data());
-    std::vector<unsigned char> y = problem.empty_output(format), scratch(workspace, 0xFF);
-    void* outputs[] = {y.data()};
-    for (int i = 0; i < 2; ++i)
-        if (plugin.enqueue(tensors.all.data(), tensors.out(), inputs.data(), outputs,
-                           scratch.data(), nullptr))
-            return false;
-    return problem.is_right(y, format, tactic);
+    CHECK(workspace >= tdc::workspace_bytes(tactic, large.params()));
+    return problem.is_right(
+        tactic, workspace, [&](const void* const* inputs, void* y, void* scratch) {
+            return !plugin.enqueue(tensors.all.data(), tensors.out(), inputs, &y, scratch, nullptr);
+        });
 }
 
 // Built, timed, serialised, loaded, cloned for a context, run at both ends of the range.
-void check_format(IPluginCreator& creator, const Problem& small, const Problem& large,
+void check_format(IPluginCreator& creator, const LayerCase& small, const LayerCase& large,
                   Format format, const std::vector<int>& given) {
-    const std::vector<int> valid = tdc::plugin::valid_tactics(
-        Problem::attributes(given), format, small.layer(), tdc::plugin::device_or_throw());
+    const std::vector<int> valid = small.valid_tactics(format, given);
     const Owner made(creator.createPlugin("node", NodeFields(given).collection()));
     CHECK(made != nullptr);
     if (!made) return;
@@ -87,17 +80,20 @@ void check_format(IPluginCreator& creator, const Problem& small, const Problem& 
     const Owner loaded(creator.deserializePlugin("node", data.data(), data.size()));
     CHECK(loaded != nullptr);
     if (!loaded) return;
+    std::vector<unsigned char> again(loaded->getSerializationSize());
+    loaded->serialize(again.data());
+    CHECK(again == data);
     CHECK(loaded->initialize() == 0);
     const Owner context(loaded->clone());
     CHECK(context != nullptr);
     if (!context) return;
     of(context).attachToContext(nullptr, nullptr, nullptr);
-    for (const Problem* problem : {&small, &large, &small})
+    for (const LayerCase* problem : {&small, &large, &small})
         CHECK(run(of(context), *problem, large, format, valid[0]));
     context->terminate();
 }
 
-void check_description(IPluginCreator& creator, const Problem& problem) {
+void check_description(IPluginCreator& creator, const LayerCase& problem) {
     CHECK(!std::strcmp(creator.getPluginName(), problem.op().name));
     CHECK(!std::strcmp(creator.getPluginVersion(), "1"));
     CHECK(creator.getFieldNames()->nbFields == 9);
@@ -118,7 +114,7 @@ void check_description(IPluginCreator& creator, const Problem& problem) {
           problem.output());
 }
 
-void check_refused(IPluginCreator& creator, const Problem& problem) {
+void check_refused(IPluginCreator& creator, const LayerCase& problem) {
     CHECK_FAILS("field strides: received nothing", [&] {
         if (!creator.createPlugin("node", NodeFields().remove("strides").collection()))
             _exit(EXIT_FAILURE);
@@ -152,13 +148,12 @@ void check_refused(IPluginCreator& creator, const Problem& problem) {
 void exercise(IPluginCreator* const (&creators)[2]) {
     for (const bool residual : {false, true}) {
         IPluginCreator& creator = *creators[residual];
-        const Problem small(residual, 2, 9, 11), large(residual, 3, 14, 12);
+        const LayerCase small(residual, 2, 9, 11), large(residual, 3, 14, 12);
         check_description(creator, small);
         for (const Format format :
              {Format::kHalfChannelLast, Format::kFloatChannelLast, Format::kFloatChannelFirst}) {
             check_format(creator, small, large, format, {});
-            const std::vector<int> valid = tdc::plugin::valid_tactics(
-                {}, format, small.layer(), tdc::plugin::device_or_throw());
+            const std::vector<int> valid = small.valid_tactics(format);
             if (!valid.empty()) check_format(creator, small, large, format, {valid.back()});
         }
         check_refused(creator, small);

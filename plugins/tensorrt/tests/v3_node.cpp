@@ -14,8 +14,8 @@ Plugin::Plugin(IPluginV3* plugin) : owner(plugin) {
     runtime = static_cast<IPluginV3OneRuntime*>(capability(PluginCapabilityType::kRUNTIME));
 }
 
-Tensors::Tensors(const Problem& smallest, Format format, const Problem* largest)
-    : inputs(smallest.residual ? 8 : 7) {
+Tensors::Tensors(const LayerCase& smallest, Format format, const LayerCase* largest)
+    : inputs(smallest.op().inputs()) {
     const std::vector<PluginTensorDesc> low = describe_tensors(smallest, format);
     const std::vector<PluginTensorDesc> high =
         describe_tensors(largest ? *largest : smallest, format);
@@ -55,24 +55,16 @@ Shape infer(IPluginV3OneBuild& plugin, const std::vector<Shape>& inputs) {
     return expressions.evaluate(output);
 }
 
-bool run(IPluginV3OneRuntime& plugin, const Problem& problem, Format format, int tactic,
+bool run(IPluginV3OneRuntime& plugin, const LayerCase& problem, Format format, int tactic,
          std::size_t workspace) {
     const Tensors tensors(problem, format);
     const std::vector<PluginTensorDesc> fixed = tensors.fixed();
     const PluginTensorDesc* out = fixed.data() + tensors.inputs;
     if (plugin.onShapeChange(fixed.data(), tensors.inputs, out, 1)) return false;
-    const auto packed = problem.pack(format);
-    std::vector<const void*> inputs;
-    for (const auto& input : packed) inputs.push_back(input.data());
-    // Of the exact size, so that AddressSanitizer sees what lies beyond; NaN, as nobody wrote it.
-    std::vector<unsigned char> y = problem.empty_output(format), scratch(workspace, 0xFF);
-    void* outputs[] = {y.data()};
-    // Twice where there are counters: what a launch leaves behind must not disturb the next.
-    const bool counts = counter_count(tactic, problem.layer()) > 0;
-    for (int i = 0; i <= counts; ++i)
-        if (plugin.enqueue(fixed.data(), out, inputs.data(), outputs, scratch.data(), nullptr))
-            return false;
-    return problem.is_right(y, format, tactic);
+    return problem.is_right(
+        tactic, workspace, [&](const void* const* inputs, void* y, void* scratch) {
+            return !plugin.enqueue(fixed.data(), out, inputs, &y, scratch, nullptr);
+        });
 }
 
 }  // namespace tdc::test

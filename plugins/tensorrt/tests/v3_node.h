@@ -27,7 +27,7 @@ struct Tensors {
     int inputs;
 
     // Of the problem in the format; n, h and w dynamic between the problems if there is a largest.
-    Tensors(const Problem& smallest, Format format, const Problem* largest = nullptr);
+    Tensors(const LayerCase& smallest, Format format, const LayerCase* largest = nullptr);
 
     const nvinfer1::DynamicPluginTensorDesc* in() const { return all.data(); }
     const nvinfer1::DynamicPluginTensorDesc* out() const { return all.data() + inputs; }
@@ -43,7 +43,7 @@ bool supports(nvinfer1::IPluginV3OneBuild& plugin, const Tensors& tensors);
 Shape infer(nvinfer1::IPluginV3OneBuild& plugin, const std::vector<Shape>& inputs);
 
 // Sets the shapes, runs, and says whether Y is right.
-bool run(nvinfer1::IPluginV3OneRuntime& plugin, const Problem& problem, Format format, int tactic,
+bool run(nvinfer1::IPluginV3OneRuntime& plugin, const LayerCase& problem, Format format, int tactic,
          std::size_t workspace);
 
 }  // namespace tdc::test

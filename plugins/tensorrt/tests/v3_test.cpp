@@ -1,7 +1,7 @@
 // The plugin library without TensorRT: v3_test LIBRARY. Messages go to stderr then.
 #include <dlfcn.h>
 
-#include "check.h"
+#include "../../tests/check.h"
 #include "exercise.h"
 
 int main(int, char** arguments) {
