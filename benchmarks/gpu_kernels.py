@@ -96,7 +96,7 @@ def measure(jobs: list[Job], args: argparse.Namespace) -> None:
     start = time.monotonic()
     out = Output(as_json=False, quiet=False)
     library = open_library(args.library)
-    results = Results(args.out, describe(library))
+    results = Results(args.out, {**describe(library), "compile": args.compile})
     timer = ColdTimer()
     bench = Bench(library, timer, args.compile)
     ceilings = stored_ceilings(results)

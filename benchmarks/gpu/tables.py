@@ -72,7 +72,7 @@ def _layer_row(key: str, entry: Entry) -> tuple[object, ...]:
         _ratio(speedup(entry, "chain")),
         _us(dense and dense[1]),
         _ratio(speedup(entry, "dense")),
-        ours.get("tactic", "WRONG"),
+        ours.get("tactic", "none is right"),
         chain[0] if chain else "-",
     )
 
@@ -84,7 +84,7 @@ def _core_row(key: str, entry: Entry) -> tuple[object, ...]:
         _us(ours["us"]),
         _us(tdc["us"]),
         _ratio(speedup_over_tdc(entry)),
-        ours.get("tactic", "WRONG"),
+        ours.get("tactic", "none is right"),
         tdc.get("tactic", "-"),
     )
 

@@ -43,7 +43,7 @@ def _gpu(library: Library) -> Check:
     try:
         device = library.current_device()
     except TdcError as error:
-        return Check("GPU", "missing", error.received, "no kernel was run")
+        return Check("GPU", "missing", error.received.split(": ", 1)[-1], "no kernel was run")
     found = (
         f"compute capability {device.compute_capability / 10}, "
         f"{device.multiprocessors} multiprocessors"
