@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tdc_deploy.plugin.build import build_plugin
+from tdc_deploy.plugin.driver import compute_capabilities
 from tdc_deploy.plugin.library import Library
 from tdc_deploy.plugin.locate import PLUGIN_VARIABLE, find_plugin, installed_tensorrt_major
 from tdc_deploy.progress import silent
@@ -19,11 +20,13 @@ ANY_TENSORRT = 10
 
 def missing() -> str:
     """What keeps this machine from measuring, in a word or two; empty if nothing does."""
+    if not compute_capabilities():
+        return "no GPU"
     if find_spec("torch") is None:
         return "no torch"
     import torch
 
-    return "" if torch.cuda.is_available() else "no GPU"
+    return "" if torch.cuda.is_available() else "no CUDA in torch"
 
 
 def open_library(path: Path | None) -> Library:
