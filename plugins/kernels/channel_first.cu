@@ -111,18 +111,18 @@ pointwise::Params last_of(const TuckerConvParams& p, const float* t2) {
     return last;
 }
 
-bool is_legal(const Tactic& t, const TuckerConvParams& p, const Device& device) {
+bool channel_first_is_legal(const Tactic& t, const TuckerConvParams& p, const Device& device) {
     return pointwise::kSharedBytes <= device.shared_bytes &&
            core_shared_bytes(kConfigs[t.config], core_of(p)) <= device.shared_bytes;
 }
 
-std::size_t workspace_bytes(const Tactic&, const TuckerConvParams& p) {
+std::size_t channel_first_workspace(const Tactic&, const TuckerConvParams& p) {
     return (t1_size(p) + t2_size(p)) * sizeof(float);
 }
 
-std::size_t counter_count(const Tactic&, const TuckerConvParams&) { return 0; }
+std::size_t no_counters(const Tactic&, const TuckerConvParams&) { return 0; }
 
-cudaError_t launch(const Tactic& t, const TuckerConvParams& p, cudaStream_t stream) {
+cudaError_t channel_first_launch(const Tactic& t, const TuckerConvParams& p, cudaStream_t stream) {
     if (!fits_int(1LL * p.h * p.w) || !fits_int(1LL * p.h_out * p.w_out))
         return cudaErrorInvalidConfiguration;
     auto* const t1 = static_cast<float*>(p.workspace);
@@ -139,7 +139,8 @@ cudaError_t launch(const Tactic& t, const TuckerConvParams& p, cudaStream_t stre
 
 }  // namespace
 
-const FamilyFunctions kChannelFirstFamily = {is_legal, workspace_bytes, counter_count, launch};
+const FamilyFunctions kChannelFirstFamily = {channel_first_is_legal, channel_first_workspace,
+                                             no_counters, channel_first_launch};
 
 cudaError_t tdc_core_launch(int config, const CoreParams& params, cudaStream_t stream) {
     return launch_core_config<core::WeightOrder::kPaper>(config, params, stream);
