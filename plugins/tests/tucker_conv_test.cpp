@@ -49,7 +49,8 @@ std::vector<int> legal_tactics(const Kernels& kernels, const Case& layer) {
     return legal;
 }
 
-// The tactics that each case runs: of those that are legal, the ones that ran least so far.
+// The tactics that each case runs: of those that are legal, the ones that ran least so far, and of
+// these the ones that are legal for the fewest cases.
 using Plan = std::vector<std::vector<int>>;
 
 Plan make_plan(const Kernels& kernels) {
@@ -57,13 +58,17 @@ Plan make_plan(const Kernels& kernels) {
     Plan plan;
     std::map<int, std::size_t> legal_cases, chosen_cases;
     for (const Case& layer : cases()) {
-        std::vector<int> chosen = legal_tactics(kernels, layer);
-        for (const int tactic : chosen) ++legal_cases[tactic];
-        std::stable_sort(chosen.begin(), chosen.end(),
-                         [&](int a, int b) { return chosen_cases[a] < chosen_cases[b]; });
-        chosen.resize(std::min(most, chosen.size()));
-        for (const int tactic : chosen) ++chosen_cases[tactic];
-        plan.push_back(chosen);
+        plan.push_back(legal_tactics(kernels, layer));
+        for (const int tactic : plan.back()) ++legal_cases[tactic];
+    }
+    for (std::vector<int>& tactics : plan) {
+        const auto rank = [&](int tactic) {
+            return std::pair(chosen_cases[tactic], legal_cases[tactic]);
+        };
+        std::stable_sort(tactics.begin(), tactics.end(),
+                         [&](int a, int b) { return rank(a) < rank(b); });
+        tactics.resize(std::min(most, tactics.size()));
+        for (const int tactic : tactics) ++chosen_cases[tactic];
     }
     CHECK(!legal_cases.empty());
     for (const auto& [tactic, legal] : legal_cases) {
