@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from benchmarks.gpu.core import best_core
 from benchmarks.gpu.layers import Case
 from benchmarks.gpu.natives import (
     LARGEST_ERROR,
@@ -68,6 +69,7 @@ def measure_core(bench: Bench, case: Case) -> Entry:
         entry = {
             "ours": measure_ours(bench, problem),
             "tdc": measure_ours(bench, problem, channel_first=True),
+            "tdc_core": best_core(bench.library, case, bench.device),
         }
     _free()
     return entry

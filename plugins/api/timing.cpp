@@ -118,6 +118,15 @@ int tdc_time(int number, const tdc_params* params, const tdc_timing* timing, flo
                [&](cudaStream_t stream) { return tdc::launch(number, layer, stream); });
 }
 
+int tdc_core_time(int config, const tdc_core_params* params, const tdc_timing* timing,
+                  float* microseconds) {
+    if (!params || !is_valid(timing, microseconds)) return TDC_ERROR_ARGUMENT;
+    if (config < 0 || config >= tdc_core_count()) return TDC_ERROR_NO_TACTIC;
+    const tdc::CoreParams core = tdc::api::converted(*params);
+    return run(*timing, microseconds,
+               [&](cudaStream_t stream) { return tdc::tdc_core_launch(config, core, stream); });
+}
+
 int tdc_time_nothing(const tdc_timing* timing, float* microseconds) {
     if (!is_valid(timing, microseconds)) return TDC_ERROR_ARGUMENT;
     return run(*timing, microseconds, [](cudaStream_t) { return cudaSuccess; });

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tdc_deploy.errors import TdcError
-from tdc_deploy.plugin.params import Params
+from tdc_deploy.plugin.params import CoreParams, Params
 
 API_VERSION = 1
 ERROR_NO_TACTIC = -2
@@ -181,6 +181,24 @@ class Library:
         self._check("timing", self._c.tdc_time_nothing(ctypes.byref(timing), out))
         return list(out)
 
+    def core_count(self) -> int:
+        """The configurations of TDC's core kernel are 0 to this number, without it."""
+        return int(self._c.tdc_core_count())
+
+    def core_launch(self, config: int, params: CoreParams, stream: int = 0) -> None:
+        """Add a convolution by TDC's core kernel to params.y; does not wait."""
+        error = self._c.tdc_core_launch(config, ctypes.byref(params), stream)
+        self._check(f"launching TDC's core {config}", error)
+
+    def core_time(
+        self, config: int, params: CoreParams, *, warmup: int = 20, samples: int = 100
+    ) -> list[float]:
+        """As `time`, of TDC's core kernel alone."""
+        out, timing = (c_float * max(samples, 0))(), _Timing(warmup, samples, 0)
+        error = self._c.tdc_core_time(config, ctypes.byref(params), ctypes.byref(timing), out)
+        self._check(f"timing TDC's core {config}", error)
+        return list(out)
+
     def _check(self, what: str, error: int) -> None:
         if error == 0:
             return
@@ -224,6 +242,7 @@ def _open(path: Path) -> ctypes.CDLL:
 
 def _declare(library: ctypes.CDLL) -> None:
     params, device, timing = POINTER(Params), POINTER(_Device), POINTER(_Timing)
+    core = POINTER(CoreParams)
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "tdc_api_version": (c_int, []),
         "tdc_params_size": (c_size_t, []),
@@ -239,6 +258,9 @@ def _declare(library: ctypes.CDLL) -> None:
         "tdc_counter_count": (c_size_t, [c_int, params]),
         "tdc_launch": (c_int, [c_int, params, c_void_p]),
         "tdc_time": (c_int, [c_int, params, timing, POINTER(c_float)]),
+        "tdc_core_count": (c_int, []),
+        "tdc_core_launch": (c_int, [c_int, core, c_void_p]),
+        "tdc_core_time": (c_int, [c_int, core, timing, POINTER(c_float)]),
         "tdc_time_nothing": (c_int, [timing, POINTER(c_float)]),
     }
     for name, (result, arguments) in signatures.items():

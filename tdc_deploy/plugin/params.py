@@ -34,6 +34,15 @@ class Params(ctypes.Structure):
     )
 
 
+class CoreParams(ctypes.Structure):
+    """tdc_core_params: a convolution alone, fp32, channel first; plugins/kernels/channel_first.h."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("x", "weights", "y")),
+        *((name, c_int) for name in _SIZES if name not in ("r_in", "r_out")),
+    )
+
+
 def layer_params(
     layer: ConvLayer, ranks: Ranks, slopes: tuple[float, float, float] = NO_ACTIVATIONS
 ) -> Params:

@@ -17,7 +17,7 @@ import torch
 from benchmarks import gpu_check, gpu_kernels
 from benchmarks.gpu import measure
 from benchmarks.gpu.grid import SMALL, Check
-from benchmarks.gpu.measure import Bench, measure_layer
+from benchmarks.gpu.measure import Bench, measure_core, measure_layer
 from benchmarks.gpu.natives import competitors, precision, relative_error
 from benchmarks.gpu.ours import OurLayer
 from benchmarks.gpu.problem import make_problem, worst_excess
@@ -159,6 +159,19 @@ def test_a_layer_is_measured_and_printed(bench: Bench, capsys: pytest.CaptureFix
     printed = capsys.readouterr().out
     assert "geometric mean over the best chain: 1.00" in printed
     assert "not measured" in printed and "MISSED" in printed
+
+
+def test_a_core_is_measured_and_printed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Library, "core_time", lambda _, config, *__, **___: [9.0 - config])
+    found = measure_core(bench, PLAIN.case)
+    assert found["ours"]["us"] == found["tdc"]["us"] == 8.0
+    assert found["tdc"]["tactic"].startswith("channel-first")
+    last = bench.library.core_count() - 1
+    assert found["tdc_core"] == {"us": 9.0 - last, "config": last}
+    print_results(Output(as_json=False, quiet=False), {"cores/a/b1/fp32": found})
+    assert "1.00 of 1" in capsys.readouterr().out
 
 
 def test_a_wrong_tactic_is_not_the_fastest(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

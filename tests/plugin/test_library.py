@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tdc_deploy.errors import TdcError
 from tdc_deploy.plugin import library as module
 from tdc_deploy.plugin.library import Device, Library, LibraryError
-from tdc_deploy.plugin.params import Params, layer_params
+from tdc_deploy.plugin.params import CoreParams, Params, layer_params
 from tdc_deploy.types import ConvLayer, Ranks
 from tests.helpers import conv64
 
@@ -68,10 +68,32 @@ def test_every_legal_fp16_tactic_computes_the_layer(loaded: Library) -> None:
         assert error <= 4e-3, loaded.describe(number)
 
 
+def test_tdcs_core_computes_a_convolution(loaded: Library) -> None:
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((2, 5, 7, 9), np.float32)
+    weights = rng.standard_normal((5, 3, 2, 12), np.float32)
+    expected = conv64(x, weights.transpose(3, 0, 1, 2), None, (2, 1), (1, 2, 1, 0), (1, 3))
+    assert loaded.core_count() > 0
+    for config in range(loaded.core_count()):
+        held = [aligned(values) for values in (x, weights, np.zeros(expected.shape, np.float32))]
+        params = CoreParams(*(values.ctypes.data for values in held), n=2, h=7, w=9, c=5)
+        params.m, (params.h_out, params.w_out) = 12, expected.shape[2:]
+        params.kernel_h, params.kernel_w, params.stride_h, params.stride_w = 3, 2, 2, 1
+        params.pad_top, params.pad_left, params.dilation_h, params.dilation_w = 1, 2, 1, 3
+        loaded.core_launch(config, params)
+        # fp32 sums of 30 terms.
+        assert np.abs(held[2] - expected).max() <= 1e-5 * np.abs(expected).max()
+    with pytest.raises(LibraryError, match="no tactic"):
+        loaded.core_launch(loaded.core_count(), params)
+    with pytest.raises(TdcError, match="emulator; timing needs"):
+        loaded.core_time(0, params)
+
+
 def test_legality_depends_on_the_device(loaded: Library) -> None:
     params = layer_params(LAYER, RANKS)
     assert loaded.legal_tactics(params, AMPERE)
-    assert not loaded.legal_tactics(params, Device(75, 64 * 1024, 40))
+    on_turing = loaded.legal_tactics(params, Device(75, 64 * 1024, 40))
+    assert {loaded.decode(number).family for number in on_turing} <= {"channel-first"}
     assert loaded.legal_tactics(params)  # the current device is the emulator's
 
 

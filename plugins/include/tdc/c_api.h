@@ -118,6 +118,28 @@ TDC_API int tdc_time(int number, const tdc_params* params, const tdc_timing* tim
                      float* microseconds);
 TDC_API int tdc_time_nothing(const tdc_timing* timing, float* microseconds);
 
+/* tdc::CoreParams (kernels/channel_first.h documents the fields): a convolution alone, fp32,
+ * channel first, with TDC's core kernel. */
+typedef struct {
+    const float* x;
+    const float* weights;
+    float* y;
+    int n, h, w, c;
+    int h_out, w_out, m;
+    int kernel_h, kernel_w;
+    int stride_h, stride_w;
+    int pad_top, pad_left;
+    int dilation_h, dilation_w;
+} tdc_core_params;
+
+/* Configurations 0 to tdc_core_count() - 1. tdc_core_launch adds to y and does not wait;
+ * tdc_core_time is to it as tdc_time is to tdc_launch, and times neither the zeroing of y nor
+ * anything else. */
+TDC_API int tdc_core_count(void);
+TDC_API int tdc_core_launch(int config, const tdc_core_params* params, void* stream);
+TDC_API int tdc_core_time(int config, const tdc_core_params* params, const tdc_timing* timing,
+                          float* microseconds);
+
 #ifdef __cplusplus
 }
 #endif
