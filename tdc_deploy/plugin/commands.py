@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -43,27 +44,59 @@ def run_logged(
     Raises:
         CommandError: its exit code is not 0.
     """
-    with log.open("ab") as file:
+    with log.open("ab") as file, _HeldInterrupt() as held:
         file.write((" ".join(command) + "\n").encode())
         file.flush()
-        with subprocess.Popen(
+        process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=dict(environment),
             start_new_session=True,  # a Ctrl-C reaches only us: we end the whole group ourselves
-        ) as process:
-            try:
-                assert process.stdout is not None
-                for line in process.stdout:
-                    file.write(line)
-                    _report(line, what, progress)
-                process.wait()
-            except BaseException:
-                _end(process)
-                raise
+        )
+        assert process.stdout is not None
+        try:
+            held.release()
+            for line in process.stdout:
+                file.write(line)
+                _report(line, what, progress)
+            process.wait()
+        except BaseException:
+            _end(process)
+            raise
+        finally:
+            process.stdout.close()
     if process.returncode != 0:
         raise CommandError(process.returncode, _tail(log))
+
+
+class _HeldInterrupt:
+    """Keeps a Ctrl-C back until `release`: one that fell into the start of a process would leave it
+    running, with no one to end it. Other threads than the main one never see it anyway.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+        self._held = threading.current_thread() is threading.main_thread()
+
+    def __enter__(self) -> _HeldInterrupt:
+        if self._held:
+            self._usual = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def release(self) -> None:
+        """From here on it has its usual effect, and so has one that came meanwhile."""
+        if self._held:
+            self._held = False
+            signal.signal(signal.SIGINT, self._usual)
+            if self._came:
+                signal.raise_signal(signal.SIGINT)
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _note(self, *_: object) -> None:
+        self._came = True
 
 
 def _report(line: bytes, what: str, progress: Progress) -> None:

@@ -10,13 +10,16 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tdc_deploy.errors import TdcError
 from tdc_deploy.plugin.build import build_plugin
+from tdc_deploy.plugin.commands import run_logged
 from tdc_deploy.plugin.library import Library
 from tdc_deploy.plugin.locate import find_plugin, plugin_folder
+from tdc_deploy.progress import silent
 from tests.plugin.conftest import FakeMachine
 
 pytestmark = pytest.mark.usefixtures("no_gpu")
@@ -155,6 +158,26 @@ def test_ctrl_c_ends_the_compilers_and_cleans_up(machine: FakeMachine, tmp_path:
     assert files() == set() and not list(plugin_folder().glob(".build-*"))
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
+
+
+def test_ctrl_c_while_a_command_starts_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self.pid)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("tdc_deploy.plugin.commands.subprocess.Popen", Interrupted)
+    usual = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run_logged(["sleep", "60"], tmp_path / "log", os.environ, "sleeping", silent)
+    with pytest.raises(ProcessLookupError):
+        os.kill(started[0], 0)
+    assert signal.getsignal(signal.SIGINT) is usual
 
 
 @pytest.mark.slow
