@@ -1,13 +1,14 @@
 // The kernels of one family and arithmetic against the operator in float64:
 //
-//     tucker_conv_test <fused|unfused|channel-first> <f16|tf32|f32> [shard/shards]
+//     tucker_conv_test <fused|unfused|channel-first> <f16|tf32|f32> [shard/shards | case]
 //
 // Every case runs some of the tactics that are legal for it on this device, in turn, so that each
-// tactic meets cases of every kind.
+// tactic meets cases of every kind. A case that is named runs all of them.
 #include <algorithm>
 #include <cstdio>
-#include <cstring>
 #include <map>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "check.h"
@@ -49,7 +50,8 @@ std::vector<int> legal_tactics(const Kernels& kernels, const Case& layer) {
     return legal;
 }
 
-// The tactics that each case runs: of those that are legal, the ones that ran least so far.
+// The tactics that each case runs: of those that are legal, the ones that ran least so far, and of
+// these the ones that are legal for the fewest cases.
 using Plan = std::vector<std::vector<int>>;
 
 Plan make_plan(const Kernels& kernels) {
@@ -57,13 +59,17 @@ Plan make_plan(const Kernels& kernels) {
     Plan plan;
     std::map<int, std::size_t> legal_cases, chosen_cases;
     for (const Case& layer : cases()) {
-        std::vector<int> chosen = legal_tactics(kernels, layer);
-        for (const int tactic : chosen) ++legal_cases[tactic];
-        std::stable_sort(chosen.begin(), chosen.end(),
-                         [&](int a, int b) { return chosen_cases[a] < chosen_cases[b]; });
-        chosen.resize(std::min(most, chosen.size()));
-        for (const int tactic : chosen) ++chosen_cases[tactic];
-        plan.push_back(chosen);
+        plan.push_back(legal_tactics(kernels, layer));
+        for (const int tactic : plan.back()) ++legal_cases[tactic];
+    }
+    for (std::vector<int>& tactics : plan) {
+        const auto rank = [&](int tactic) {
+            return std::pair(chosen_cases[tactic], legal_cases[tactic]);
+        };
+        std::stable_sort(tactics.begin(), tactics.end(),
+                         [&](int a, int b) { return rank(a) < rank(b); });
+        tactics.resize(std::min(most, tactics.size()));
+        for (const int tactic : tactics) ++chosen_cases[tactic];
     }
     CHECK(!legal_cases.empty());
     for (const auto& [tactic, legal] : legal_cases) {
@@ -170,33 +176,7 @@ void check_case(const Kernels& kernels, std::size_t i, const std::vector<int>& t
     }
 }
 
-bool parse(int count, char** arguments, Kernels& kernels, Shard& shard) {
-    if (count < 3 || count > 4) return false;
-    const std::map<std::string, tdc::Family> families = {
-        {"fused", tdc::Family::kFused},
-        {"unfused", tdc::Family::kUnfused},
-        {"channel-first", tdc::Family::kChannelFirst}};
-    const std::map<std::string, tdc::Arithmetic> arithmetics = {{"f16", tdc::Arithmetic::kF16},
-                                                                {"tf32", tdc::Arithmetic::kTf32},
-                                                                {"f32", tdc::Arithmetic::kF32}};
-    const auto family = families.find(arguments[1]);
-    const auto arithmetic = arithmetics.find(arguments[2]);
-    if (family == families.end() || arithmetic == arithmetics.end()) return false;
-    kernels = {family->second, arithmetic->second};
-    return count == 3 || (std::sscanf(arguments[3], "%zu/%zu", &shard.number, &shard.count) == 2 &&
-                          shard.number < shard.count);
-}
-
-}  // namespace
-
-int main(int count, char** arguments) {
-    Kernels kernels{};
-    Shard shard;
-    if (!parse(count, arguments, kernels, shard)) {
-        std::fprintf(stderr, "usage: %s <fused|unfused|channel-first> <f16|tf32|f32> [0/1]\n",
-                     arguments[0]);
-        return EXIT_FAILURE;
-    }
+void run_shard(const Kernels& kernels, const Shard& shard) {
     const Plan plan = make_plan(kernels);
     std::size_t pairs = 0, ran = 0;
     for (const std::vector<int>& tactics : plan) pairs += tactics.size();
@@ -205,5 +185,54 @@ int main(int count, char** arguments) {
         ran += plan[i].size();
     }
     std::printf("%zu pairs of a case and a tactic ran, of %zu in all shards\n", ran, pairs);
+}
+
+void run_case(const Kernels& kernels, const std::string& name) {
+    std::size_t ran = 0;
+    for (std::size_t i = 0; i < cases().size(); ++i) {
+        if (cases()[i].name != name) continue;
+        const std::vector<int> tactics = legal_tactics(kernels, cases()[i]);
+        check_case(kernels, i, tactics);
+        ran += tactics.size();
+    }
+    CHECK(ran > 0);
+    std::printf("%zu tactics ran\n", ran);
+}
+
+bool parse(const char* family_name, const char* arithmetic_name, Kernels& kernels) {
+    const std::map<std::string, tdc::Family> families = {
+        {"fused", tdc::Family::kFused},
+        {"unfused", tdc::Family::kUnfused},
+        {"channel-first", tdc::Family::kChannelFirst}};
+    const std::map<std::string, tdc::Arithmetic> arithmetics = {{"f16", tdc::Arithmetic::kF16},
+                                                                {"tf32", tdc::Arithmetic::kTf32},
+                                                                {"f32", tdc::Arithmetic::kF32}};
+    const auto family = families.find(family_name);
+    const auto arithmetic = arithmetics.find(arithmetic_name);
+    if (family == families.end() || arithmetic == arithmetics.end()) return false;
+    kernels = {family->second, arithmetic->second};
+    return true;
+}
+
+bool parse(const char* text, Shard& shard) {
+    return std::sscanf(text, "%zu/%zu", &shard.number, &shard.count) == 2 &&
+           shard.number < shard.count;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    Kernels kernels{};
+    Shard shard;
+    if (count < 3 || count > 4 || !parse(arguments[1], arguments[2], kernels)) {
+        std::fprintf(stderr,
+                     "usage: %s <fused|unfused|channel-first> <f16|tf32|f32> [0/1 | case]\n",
+                     arguments[0]);
+        return EXIT_FAILURE;
+    }
+    if (count == 3 || parse(arguments[3], shard))
+        run_shard(kernels, shard);
+    else
+        run_case(kernels, arguments[3]);
     return tdc::test::result();
 }
