@@ -45,8 +45,8 @@ FAULTS = {
     # Bounds.
     "weights_overrun": Fault(
         "fused.cuh",
-        "column < columns_end ? depth - at : 0",
-        "column < Config::kColumns ? depth - at : 0",
+        "const bool there = column < end && count > 0;",
+        "const bool there = count > 0;",
     ),
     "padding_lanes": Fault(
         "fused.cuh", "there ? p.c - channel : 0", "there ? Arithmetic::pitch(p.c) - channel : 0"
@@ -57,8 +57,8 @@ FAULTS = {
     ),
     "fragments_swapped": Fault(
         "arithmetic.cuh",
-        "right[j / 2][j % 2 * 2],\n                             right[j / 2][j % 2 * 2 + 1]);",
-        "right[j / 2][j % 2 * 2 + 1],\n                             right[j / 2][j % 2 * 2]);",
+        "right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]);",
+        "right[j / 2][j % 2 * 2 + 1], right[j / 2][j % 2 * 2]);",
     ),
     # The channel-first family.
     "core_barrier": Fault("core.cuh", "load();\n        __syncthreads();", "load();"),
