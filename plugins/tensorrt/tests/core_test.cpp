@@ -86,11 +86,12 @@ void check_reading() {
 void check_round_trip() {
     Attributes a = Fields().read();
     a.counters = 17;
+    a.sizes = {1, 2, 3, 4, 5, 6};
     for (const bool tactics : {false, true}) {
         if (tactics) a.tactics = {tdc::all_tactics()[0]};
         const Attributes b = read_attributes(fields_of(a), Phase::kRuntime);
         CHECK(to_text(a) == to_text(b));
-        CHECK(b.counters == 17);
+        CHECK(b.counters == 17 && b.sizes == a.sizes);
         CHECK(b.tactics == a.tactics);
     }
 }
