@@ -344,7 +344,7 @@ class Block {
             if (column < layout.t2_pitch * kVector)  // what a step reads beyond r_out
                 Arithmetic::store_four(t2_at(row, column), make_float4(0, 0, 0, 0));
         } else if (split == Split::kNone) {
-            keep_activated_t2(t2_at(row, column), column, sums);
+            keep_activated_t2(row, column, sums);
         } else {
             *reinterpret_cast<float4*>(split == Split::kCluster ? partial_at(row, column)
                                                                 : workspace(part, row, column)) =
@@ -352,8 +352,9 @@ class Block {
         }
     }
 
-    TDC_DEVICE void keep_activated_t2(Element* to, int column, const float4& sums) {
-        Arithmetic::store_four(to, activate(sums, p.core_bias, column, p.core_slope));
+    TDC_DEVICE void keep_activated_t2(int row, int column, const float4& sums) {
+        Arithmetic::store_four(t2_at(row, column),
+                               activate(sums, p.core_bias, column, p.core_slope));
     }
 
     TDC_DEVICE static float4 activate(const float4& sums, const void* bias, int column,
@@ -383,14 +384,15 @@ class Block {
         for (int i = share * part + thread_index(); i < share * (part + 1); i += Config::kThreads) {
             const int row = i * 4 / p.r_out, column = i * 4 % p.r_out;
             float4 sums = make_float4(0, 0, 0, 0);
-#pragma unroll 1
+#pragma unroll 4  // so many loads under way
             for (int other = 0; other < parts; ++other)
                 sums = add(sums, *reinterpret_cast<const float4*>(cluster_shared(
                                      partial_at(row, column), static_cast<unsigned>(other))));
+            const float4 values = activate(sums, p.core_bias, column, p.core_slope);
 #pragma unroll 1
             for (int other = 0; other < parts; ++other)
-                keep_activated_t2(cluster_shared(t2_at(row, column), static_cast<unsigned>(other)),
-                                  column, sums);
+                Arithmetic::store_four(
+                    cluster_shared(t2_at(row, column), static_cast<unsigned>(other)), values);
         }
         cluster_sync();
     }
@@ -411,11 +413,11 @@ class Block {
         for (int i = thread_index() * 4; i < Config::kPixels * p.r_out; i += Config::kThreads * 4) {
             const int row = i / p.r_out, column = i % p.r_out;
             float4 sums = make_float4(0, 0, 0, 0);
-#pragma unroll 1
+#pragma unroll 4
             for (int other = 0; other < parts; ++other)
                 sums = add(sums,
                            __ldcg(reinterpret_cast<const float4*>(workspace(other, row, column))));
-            keep_activated_t2(t2_at(row, column), column, sums);
+            keep_activated_t2(row, column, sums);
         }
         return true;
     }

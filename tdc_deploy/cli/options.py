@@ -79,3 +79,31 @@ def parse_shapes(values: list[str] | None) -> dict[str, tuple[int, ...]]:
             )
         shapes[name] = tuple(int(part) for part in parts)
     return shapes
+
+
+def parse_sizes(flag: str, value: str | None, count: int) -> tuple[int, ...]:
+    """`"1x64x56x56"` or `"1,64,56,56"` as ints of at least 1; one alone stands for two."""
+    parts = _parts(value)
+    if len(parts) == 1 and count == 2:
+        parts *= 2
+    if len(parts) != count or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise TdcError(
+            f"{flag} is {'missing' if value is None else repr(value)}",
+            expected=f"{count} numbers of at least 1, separated by x or commas",
+        )
+    return tuple(map(int, parts))
+
+
+def parse_pads(flag: str, value: str) -> tuple[int, int, int, int]:
+    """`"1"`, `"1x0"` (vertical, horizontal) or `"1,0,1,0"` as top, left, bottom, right."""
+    parts = _parts(value)
+    if len(parts) not in (1, 2, 4) or not all(part.isdigit() for part in parts):
+        raise TdcError(
+            f"{flag} is {value!r}", expected="1, 2 or 4 numbers, separated by x or commas"
+        )
+    top, left, bottom, right = map(int, parts * (4 // len(parts)))
+    return top, left, bottom, right
+
+
+def _parts(value: str | None) -> list[str]:
+    return (value or "").replace("x", ",").split(",")

@@ -1,0 +1,1 @@
+"""The analytical model: which kernel configurations should be fast, predicted without a GPU."""

@@ -1,0 +1,115 @@
+"""The GPU of this machine, as its driver describes it."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from collections.abc import Callable
+from typing import Any
+
+from tdc_deploy.errors import TdcError
+from tdc_deploy.profiling.analytical.devices import Architecture, Device, architecture_of
+
+LIBRARY = "nvcuda.dll" if platform.system() == "Windows" else "libcuda.so.1"
+
+# CUdevice_attribute, CUDA Driver API.
+MULTIPROCESSORS, CLOCK_KHZ, MEMORY_CLOCK_KHZ, BUS_BITS, L2_BYTES = 16, 13, 36, 37, 38
+MAJOR, MINOR = 75, 76
+THREADS, SHARED_BYTES, REGISTERS, SHARED_BYTES_PER_BLOCK, BLOCKS = 39, 81, 82, 97, 106
+
+# GeForce boards multiply fp16 with fp32 sums, and tf32, at half of the architecture's rate from
+# Ampere on (NVIDIA GA102 and Ada white papers).
+GEFORCE = "GeForce"
+
+# L2 bandwidth is not to be asked: so many bytes a cycle and multiprocessor are taken, about the
+# A100's.
+L2_BYTES_PER_CYCLE = 32
+
+Ask = Callable[[int], int]
+
+
+def this_device(load: Callable[[str], Any] = ctypes.CDLL) -> Device:
+    """The first GPU of this machine; `load` gives the driver's library.
+
+    Raises:
+        TdcError: there is no driver or no GPU.
+    """
+    driver = _initialised(load)
+    handle = ctypes.c_int()
+    _check(driver.cuDeviceGet(ctypes.byref(handle), 0), "cuDeviceGet")
+    name = ctypes.create_string_buffer(128)
+    _check(driver.cuDeviceGetName(name, len(name), handle), "cuDeviceGetName")
+
+    def ask(attribute: int) -> int:
+        value = ctypes.c_int()
+        code = driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, handle)
+        _check(code, f"cuDeviceGetAttribute {attribute}")
+        return value.value
+
+    return _device(name.value.decode(), ask)
+
+
+def _initialised(load: Callable[[str], Any]) -> Any:
+    try:
+        driver = load(LIBRARY)
+    except OSError:
+        raise _no_gpu(f"no NVIDIA driver ({LIBRARY})") from None
+    count = ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        raise _no_gpu("the NVIDIA driver finds no GPU")
+    return driver
+
+
+def _no_gpu(received: str) -> TdcError:
+    return TdcError(
+        received,
+        expected="an NVIDIA GPU in this machine",
+        fix="name the device to predict for, such as --device H200",
+    )
+
+
+def _device(name: str, ask: Ask) -> Device:
+    architecture = _architecture(ask)
+    multiprocessors, clock_mhz = ask(MULTIPROCESSORS), ask(CLOCK_KHZ) / 1e3
+    half = 0.5 if GEFORCE in name and architecture.compute_capability >= 80 else 1.0
+    scale = multiprocessors * clock_mhz * 1e-6
+    return Device(
+        name,
+        architecture,
+        multiprocessors,
+        clock_mhz,
+        # Two transfers in a cycle of the memory's clock.
+        dram_gb_s=2 * ask(MEMORY_CLOCK_KHZ) * ask(BUS_BITS) / 8 * 1e-6,
+        l2_bytes=ask(L2_BYTES),
+        l2_gb_s=L2_BYTES_PER_CYCLE * multiprocessors * clock_mhz * 1e-3,
+        f16_tflops=half * architecture.f16_flops * scale,
+        tf32_tflops=half * architecture.tf32_flops * scale,
+        f32_tflops=architecture.f32_flops * scale,
+        source="CUDA Driver API",
+        origin="driver",
+        guessed=("l2_gb_s", "f16_tflops", "tf32_tflops", "f32_tflops"),
+    )
+
+
+def _architecture(ask: Ask) -> Architecture:
+    """The architecture's rates with this GPU's own limits."""
+    known = architecture_of(10 * ask(MAJOR) + ask(MINOR))
+    return Architecture(
+        known.compute_capability,
+        ask(SHARED_BYTES),
+        ask(SHARED_BYTES_PER_BLOCK),
+        ask(THREADS),
+        ask(BLOCKS),
+        known.f16_flops,
+        known.tf32_flops,
+        known.f32_flops,
+        ask(REGISTERS),
+    )
+
+
+def _check(code: int, call: str) -> None:
+    if code:
+        raise TdcError(
+            f"the NVIDIA driver answers {call} with error {code}",
+            fix="see whether nvidia-smi works; or name the device, such as --device H200",
+        )
