@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT := out
-CPP := $(shell find plugins -name "*.h" -o -name "*.cpp" -o -name "*.cu" -o -name "*.cuh")
+CPP := $(shell find plugins -name "*.h" -o -name "*.cpp" -o -name "*.cu" -o -name "*.cuh" -o -name "*.c")
 
 .PHONY: demo test test-slow test-kernels lint types format clean
 

@@ -4,6 +4,7 @@ file(GLOB kernels CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/plugins/kernels/*.cu
      ${CMAKE_SOURCE_DIR}/plugins/kernels/*.cpp)
 tdc_add_plugin(tdc_plugins ${TDC_TENSORRT_MAJOR})
 target_sources(tdc_plugins PRIVATE ${kernels})
+tdc_add_api(tdc_plugins timing)
 target_include_directories(tdc_plugins SYSTEM PRIVATE ${TDC_TENSORRT_INCLUDE}
                                                       ${CUDAToolkit_INCLUDE_DIRS})
 target_link_libraries(tdc_plugins PRIVATE CUDA::cudart_static)

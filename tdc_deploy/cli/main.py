@@ -8,7 +8,7 @@ import sys
 import typer
 
 from tdc_deploy import __version__
-from tdc_deploy.cli import bench, build, doctor, inspect, plan, tactics
+from tdc_deploy.cli import bench, build, doctor, inspect, plan, plugin, tactics
 from tdc_deploy.errors import TdcError
 
 USER_ERROR = 2
@@ -25,6 +25,7 @@ app.command("inspect")(inspect.inspect)
 app.command("bench")(bench.bench)
 app.command("tactics")(tactics.tactics)
 app.command("doctor")(doctor.doctor)
+app.add_typer(plugin.app, name="plugin")
 
 
 @app.callback(invoke_without_command=True)

@@ -81,7 +81,7 @@ class Output:
 class _Bar:
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
-        self._task = bar.add_task("reading the model", total=None)
+        self._task = bar.add_task("starting", total=None)
 
     def __call__(self, what: str, done: int, total: int) -> None:
         self._bar.update(self._task, description=what, completed=done, total=total)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Mapping
@@ -13,20 +12,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tdc_deploy.cache import CACHE_VARIABLE, cache_folder
 from tdc_deploy.errors import TdcError
 
 SCHEMA_VERSION = 1
-CACHE_VARIABLE = "TDC_DEPLOY_CACHE"
 BUSY_TIMEOUT_S = 30.0
 
 
 def default_store_path() -> Path:
-    """`$TDC_DEPLOY_CACHE`, else `$XDG_CACHE_HOME/tdc-deploy`, else `~/.cache/tdc-deploy`."""
-    folder = os.environ.get(CACHE_VARIABLE)
-    if folder is None:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = str(Path(base) / "tdc-deploy")
-    return Path(folder) / "measurements.sqlite3"
+    """The file that is used unless another is named."""
+    return cache_folder() / "measurements.sqlite3"
 
 
 class Store:

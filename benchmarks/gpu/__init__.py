@@ -1,0 +1,1 @@
+"""What gpu_kernels.py and gpu_check.py are made of; only modules that say so need torch."""

@@ -1,0 +1,145 @@
+"""Which plugin library this machine uses, and where builds are kept."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+
+from tdc_deploy.cache import cache_folder
+from tdc_deploy.errors import TdcError
+from tdc_deploy.plugin.driver import compute_capabilities
+from tdc_deploy.plugin.sources import source_hash, source_root
+
+PLUGIN_VARIABLE = "TDC_PLUGIN"
+TENSORRT_MAJORS = (8, 10, 11)
+_TENSORRT = re.compile(r"tensorrt([-_](lean|dispatch))?([-_]cu\d+)?([-_]bindings)?")
+_FOLDER = re.compile(r"trt(\d+)-sm([\d_]+)-([0-9a-f]+)")
+
+
+@dataclass(frozen=True)
+class BuildKey:
+    """What a build is for; another one of any of these is another build."""
+
+    tensorrt_major: int
+    architectures: tuple[int, ...]
+    source_hash: str
+
+    @property
+    def path(self) -> Path:
+        """The file of this build in the user's cache, whether or not it is there."""
+        numbers = "_".join(map(str, self.architectures))
+        folder = f"trt{self.tensorrt_major}-sm{numbers}-{self.source_hash}"
+        return plugin_folder() / folder / library_name(self.tensorrt_major)
+
+    def runs_on(self, compute_capability: int) -> bool:
+        """Whether it holds code for this GPU: of the same major version, and no newer minor one."""
+        return any(
+            compute_capability // 10 == built // 10 and compute_capability >= built
+            for built in self.architectures
+        )
+
+
+def plugin_folder() -> Path:
+    """Where builds are kept."""
+    return cache_folder() / "plugins"
+
+
+def library_name(tensorrt_major: int) -> str:
+    """The file name that CMake gives the library."""
+    return f"libtdc_plugins_trt{tensorrt_major}.so"
+
+
+def find_plugin(tensorrt_major: int | None = None) -> Path:
+    """The library that `$TDC_PLUGIN` names, else the one in the cache that was built from these sources
+    for this TensorRT and for every GPU of this machine.
+
+    Raises:
+        TdcError: there is none.
+    """
+    named = os.environ.get(PLUGIN_VARIABLE)
+    if named:
+        if not Path(named).is_file():
+            raise TdcError(
+                f"{PLUGIN_VARIABLE} is {named!r}, which is no file",
+                expected="the path of a plugin library",
+                fix=f"unset {PLUGIN_VARIABLE}, or set it to what `tdc-deploy plugin build` wrote",
+            )
+        return Path(named)
+    major, capabilities = wanted_major(tensorrt_major), compute_capabilities()
+    kept = _kept()
+    current = source_hash(source_root())
+    for key in kept:
+        same = (key.tensorrt_major, key.source_hash) == (major, current)
+        if same and all(key.runs_on(capability) for capability in capabilities):
+            return key.path
+    raise TdcError(
+        f"no plugin library for {_described(major, capabilities)}"
+        + (f"; {len(kept)} other builds in {plugin_folder()}" if kept else ""),
+        expected=f"a build in {plugin_folder()}, or its path in {PLUGIN_VARIABLE}",
+        fix="build it: tdc-deploy plugin build",
+    )
+
+
+def wanted_major(given: int | None) -> int:
+    """The TensorRT major version: as given, else that of the installed TensorRT.
+
+    Raises:
+        TdcError: none is given and none installed, or it is not supported.
+    """
+    major = installed_tensorrt_major() if given is None else given
+    supported = ", ".join(map(str, TENSORRT_MAJORS))
+    if major is None:
+        raise TdcError(
+            "no TensorRT is installed in this Python",
+            expected=f"one of major version {supported}",
+            fix="install TensorRT, or say for which one: --tensorrt-major 10",
+        )
+    if major not in TENSORRT_MAJORS:
+        raise TdcError(f"TensorRT {major}", expected=f"a major version among {supported}")
+    return major
+
+
+def installed_tensorrt_major() -> int | None:
+    """The major version of the TensorRT package in this Python; nothing is imported."""
+    for found in distributions():
+        if _TENSORRT.fullmatch((found.metadata["Name"] or "").lower()):
+            return int(found.version.split(".")[0])
+    return None
+
+
+def wanted_architectures(given: Sequence[int] | None) -> tuple[int, ...]:
+    """The CUDA architectures to build for: as given, else those of this machine's GPUs.
+
+    Raises:
+        TdcError: none is given and there is no GPU.
+    """
+    found = sorted(set(compute_capabilities() if given is None else given))
+    if not found:
+        raise TdcError(
+            "no NVIDIA GPU on this machine to build for",
+            expected="a GPU, or the architectures of the one that will run the plugin",
+            fix="say which, for an A100 or H100: --architectures 80,90",
+        )
+    return tuple(found)
+
+
+def _kept() -> list[BuildKey]:
+    """The builds in the cache, the newest first."""
+    found = []
+    for path in plugin_folder().glob("trt*/*.so"):
+        parts = _FOLDER.fullmatch(path.parent.name)
+        if parts:
+            numbers = tuple(map(int, parts[2].split("_")))
+            found.append((path.stat().st_mtime, BuildKey(int(parts[1]), numbers, parts[3])))
+    newest_first = sorted(found, key=lambda entry: entry[0], reverse=True)
+    return [key for _, key in newest_first if key.path.is_file()]
+
+
+def _described(major: int, capabilities: Sequence[int]) -> str:
+    if not capabilities:
+        return f"TensorRT {major}"
+    return f"TensorRT {major} on sm_" + ", sm_".join(map(str, sorted(set(capabilities))))
