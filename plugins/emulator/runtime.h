@@ -50,10 +50,11 @@ void run_grid(const Launch& launch, const void* kernel, const std::function<void
 
 // The arguments are converted to the kernel's parameters once, as CUDA does.
 template <class... Parameters, class... Arguments>
-void launch(const Launch& launch, void (*kernel)(Parameters...), Arguments&&... arguments) {
+cudaError_t launch(const Launch& launch, void (*kernel)(Parameters...), Arguments&&... arguments) {
     const std::tuple<Parameters...> parameters(std::forward<Arguments>(arguments)...);
     run_grid(launch, reinterpret_cast<const void*>(kernel),
              [&] { std::apply(kernel, parameters); });
+    return cudaSuccess;  // a failure has aborted
 }
 
 // Of the running thread:

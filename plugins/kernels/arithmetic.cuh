@@ -15,7 +15,10 @@
 
 namespace tdc {
 
-TDC_DEVICE float leaky_relu(float value, float slope) { return value >= 0 ? value : slope * value; }
+// ReLU of -infinity is 0, and of NaN is NaN.
+TDC_DEVICE float leaky_relu(float value, float slope) {
+    return value < 0 ? (slope == 0 ? 0 : slope * value) : value;
+}
 TDC_DEVICE float4 leaky_relu(const float4& v, float slope) {
     return make_float4(leaky_relu(v.x, slope), leaky_relu(v.y, slope), leaky_relu(v.z, slope),
                        leaky_relu(v.w, slope));
@@ -31,20 +34,21 @@ struct Half {
     static constexpr int kVector = 16 / sizeof(Element);  // elements of a vector
     TDC_DEVICE static float load(const Element* from) { return __half2float(*from); }
     TDC_DEVICE static void store(Element* to, float value) { *to = __float2half_rn(value); }
-    TDC_DEVICE static float4 load_four(const Element* from) {
-        const uint2 bits = *reinterpret_cast<const uint2*>(from);  // in one access
+    using Four = uint2;  // neighbouring elements, as they are in memory: one access
+    TDC_DEVICE static Four no_four() { return make_uint2(0, 0); }
+    TDC_DEVICE static float4 to_float(const Four& four) {
         __half2 low, high;
-        memcpy(&low, &bits.x, sizeof low);
-        memcpy(&high, &bits.y, sizeof high);
+        memcpy(&low, &four.x, sizeof low);
+        memcpy(&high, &four.y, sizeof high);
         const float2 xy = __half22float2(low), zw = __half22float2(high);
         return make_float4(xy.x, xy.y, zw.x, zw.y);
     }
     TDC_DEVICE static void store_four(Element* to, const float4& v) {
         const __half2 low = __floats2half2_rn(v.x, v.y), high = __floats2half2_rn(v.z, v.w);
-        uint2 bits;
-        memcpy(&bits.x, &low, sizeof low);
-        memcpy(&bits.y, &high, sizeof high);
-        *reinterpret_cast<uint2*>(to) = bits;
+        Four four;
+        memcpy(&four.x, &low, sizeof low);
+        memcpy(&four.y, &high, sizeof high);
+        *reinterpret_cast<Four*>(to) = four;
     }
     // Channels that a pixel takes in memory.
     TDC_HOST_DEVICE static constexpr int pitch(int channels) { return round_up(channels, kVector); }
@@ -55,9 +59,9 @@ struct Single {
     static constexpr int kVector = 16 / sizeof(Element);
     TDC_DEVICE static float load(const Element* from) { return *from; }
     TDC_DEVICE static void store(Element* to, float value) { *to = value; }
-    TDC_DEVICE static float4 load_four(const Element* from) {
-        return *reinterpret_cast<const float4*>(from);
-    }
+    using Four = float4;
+    TDC_DEVICE static Four no_four() { return make_float4(0, 0, 0, 0); }
+    TDC_DEVICE static float4 to_float(const Four& four) { return four; }
     TDC_DEVICE static void store_four(Element* to, const float4& v) {
         *reinterpret_cast<float4*>(to) = v;
     }
@@ -74,40 +78,60 @@ struct TensorCores : Type {
 
     TDC_DEVICE static int row(int) { return lane_index() % 16; }
 
+    // What T1 and T2 are rounded to where they are kept.
+    TDC_DEVICE static float4 as_operand(const float4& v) {
+        return make_float4(Mma::rounded(v.x), Mma::rounded(v.y), Mma::rounded(v.z),
+                           Mma::rounded(v.w));
+    }
+
     // Adds the product of one chunk: its first `vectors` vectors, rounded up to a whole step (so
     // there must be finite numbers in the rows there, and zeros in the columns). `rows[i]` is row
     // row(0) of tile i, `offset(v)` where its vector v is; `columns` is the warp's first column.
-    template <int TilesM, int TilesN, class Offset>
+    // Rows that come from as_operand are not rounded again.
+    template <bool AreOperands, int TilesM, int TilesN, class Offset>
     TDC_DEVICE static void multiply(float (&sums)[TilesM][TilesN][4],
                                     const Element* const (&rows)[TilesM], Offset offset,
                                     const Element* columns, int vectors) {
         const int column = lane_index() / 16 * 8 + lane_index() % 8;
         columns += (column * kChunkPitch + lane_index() / 8 % 2) * Type::kVector;
+        if (vectors >= kChunk) {  // without a branch, so that steps overlap
 #pragma unroll
-        for (int v = 0; v < kChunk; v += kStep) {
-            if (v >= vectors) break;
-            uint32_t right[TilesN / 2][4];
+            for (int v = 0; v < kChunk; v += kStep)
+                step<AreOperands>(sums, rows, offset(v + lane_index() / 16),
+                                  columns + v * Type::kVector);
+        } else {
+#pragma unroll 1
+            for (int v = 0; v < vectors; v += kStep)
+                step<AreOperands>(sums, rows, offset(v + lane_index() / 16),
+                                  columns + v * Type::kVector);
+        }
+    }
+
+  private:
+    template <bool AreOperands, int TilesM, int TilesN>
+    TDC_DEVICE static void step(float (&sums)[TilesM][TilesN][4],
+                                const Element* const (&rows)[TilesM], int at,
+                                const Element* columns) {
+        uint32_t right[TilesN / 2][4];
 #pragma unroll
-            for (int j = 0; j < TilesN / 2; ++j) {
-                ldmatrix_x4(right[j], columns + (j * 16 * kChunkPitch + v) * Type::kVector);
-                Mma::round(right[j]);
-            }
-            const int at = offset(v + lane_index() / 16);
+        for (int j = 0; j < TilesN / 2; ++j) {
+            ldmatrix_x4(right[j], columns + j * 16 * kChunkPitch * Type::kVector);
+            Mma::round(right[j]);
+        }
 #pragma unroll
-            for (int i = 0; i < TilesM; ++i) {
-                uint32_t left[4];
-                ldmatrix_x4(left, rows[i] + at);
-                Mma::round(left);
+        for (int i = 0; i < TilesM; ++i) {
+            uint32_t left[4];
+            ldmatrix_x4(left, rows[i] + at);
+            if constexpr (!AreOperands) Mma::round(left);
 #pragma unroll
-                for (int j = 0; j < TilesN; ++j)
-                    Mma::mma(sums[i][j], left, right[j / 2][j % 2 * 2],
-                             right[j / 2][j % 2 * 2 + 1]);
-            }
+            for (int j = 0; j < TilesN; ++j)
+                Mma::mma(sums[i][j], left, right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]);
         }
     }
 };
 
 struct MmaF16 {
+    TDC_DEVICE static float rounded(float value) { return value; }  // by the conversion to fp16
     TDC_DEVICE static void round(uint32_t (&)[4]) {}
     TDC_DEVICE static void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
         mma_m16n8k16_f16(d, a, b0, b1);
@@ -115,6 +139,7 @@ struct MmaF16 {
 };
 
 struct MmaTf32 {
+    TDC_DEVICE static float rounded(float value) { return __uint_as_float(to_tf32(value)); }
     TDC_DEVICE static void round(uint32_t (&r)[4]) {
 #pragma unroll
         for (uint32_t& bits : r) bits = to_tf32(__uint_as_float(bits));
@@ -133,9 +158,10 @@ struct F32 : Single {
     static constexpr int kStep = 1;
 
     TDC_DEVICE static int row(int which) { return lane_index() / 4 + which * 8; }
+    TDC_DEVICE static float4 as_operand(const float4& v) { return v; }
 
     // As TensorCores::multiply; `rows[2i + s]` is row row(s) of tile i.
-    template <int TilesM, int TilesN, class Offset>
+    template <bool AreOperands, int TilesM, int TilesN, class Offset>
     TDC_DEVICE static void multiply(float (&sums)[TilesM][TilesN][4],
                                     const float* const (&rows)[2 * TilesM], Offset offset,
                                     const float* columns, int vectors) {
@@ -190,12 +216,12 @@ struct WarpTiles {
                Arithmetic::row(i % Arithmetic::kRowsOfLane);
     }
 
-    // `columns` is the block's first column of a chunk.
-    template <class Offset>
+    // `columns` is the block's first column of a chunk. See the arithmetic's multiply.
+    template <bool AreOperands, class Offset>
     TDC_DEVICE static void multiply(Sums& sums, const RowPointers& rows, Offset offset,
                                     const Element* columns, int vectors) {
         columns += first_column() * kChunkPitch * Arithmetic::kVector;
-        Arithmetic::multiply(sums, rows, offset, columns, vectors);
+        Arithmetic::template multiply<AreOperands>(sums, rows, offset, columns, vectors);
     }
 
     // The column that row `i` of the columns in shared memory holds. Of each 16, the two sums that
@@ -205,19 +231,46 @@ struct WarpTiles {
         return (i & ~15) | (i >> 1 & 3) << 2 | (i >> 3 & 1) << 1 | (i & 1);
     }
 
-    // Gives `put(row, column, sums)` every four neighbouring columns whose sums this thread holds.
+    // A thread's sums are kSumRows rows of kFours times four neighbouring columns.
+    static constexpr int kSumRows = 2 * kTilesM, kFours = kTilesN / 2;
+    TDC_DEVICE static int sum_row(int r) { return first_row() + r * 8 + lane_index() / 4; }
+    TDC_DEVICE static int sum_column(int f) {
+        return first_column() + f * 16 + lane_index() % 4 * 4;
+    }
+    TDC_DEVICE static float4 four(const Sums& sums, int r, int f) {
+        const auto &a = sums[r / 2][f * 2], &b = sums[r / 2][f * 2 + 1];
+        const int i = r % 2 * 2;
+        return make_float4(a[i], a[i + 1], b[i], b[i + 1]);
+    }
+
+    // Gives `put(row, column, sums)` every four of them.
     template <class Put>
     TDC_DEVICE static void for_each_four(const Sums& sums, Put put) {
 #pragma unroll
-        for (int i = 0; i < kTilesM; ++i) {
+        for (int r = 0; r < kSumRows; ++r) {
 #pragma unroll
-            for (int j = 0; j < kTilesN; j += 2) {
-                const int row = first_row() + i * 16 + lane_index() / 4;
-                const int column = first_column() + j * 8 + lane_index() % 4 * 4;
-                const auto &a = sums[i][j], &b = sums[i][j + 1];
-                put(row, column, make_float4(a[0], a[1], b[0], b[1]));
-                put(row + 8, column, make_float4(a[2], a[3], b[2], b[3]));
-            }
+            for (int f = 0; f < kFours; ++f) put(sum_row(r), sum_column(f), four(sums, r, f));
+        }
+    }
+
+    // The same with bias and activation, for columns `column0` on that are below `end`.
+    template <class Put>
+    TDC_DEVICE static void for_each_activated(const Sums& sums, const void* bias, int column0,
+                                              int end, float slope, Put put) {
+        float4 biases[kFours];  // loaded together
+#pragma unroll
+        for (int f = 0; f < kFours; ++f) {
+            const int column = column0 + sum_column(f);
+            const auto* from = static_cast<const Element*>(bias) + column;
+            biases[f] = Arithmetic::to_float(
+                column < end ? *reinterpret_cast<const typename Arithmetic::Four*>(from)
+                             : Arithmetic::no_four());
+        }
+#pragma unroll
+        for (int r = 0; r < kSumRows; ++r) {
+#pragma unroll
+            for (int f = 0; f < kFours; ++f)
+                put(sum_row(r), sum_column(f), leaky_relu(add(four(sums, r, f), biases[f]), slope));
         }
     }
 };

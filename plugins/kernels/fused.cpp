@@ -17,11 +17,22 @@ const fused::Entry& entry(const Tactic& t) {
     return fused::kF32[t.config];
 }
 
+// False where Layout's ints might overflow; no shared memory holds such a halo.
+bool halo_can_fit(const TuckerConvParams& p, const fused::Sizes& s) {
+    constexpr long long kMost = 1 << 10;
+    const auto side = [](long long tile, long long stride, long long kernel, long long dilation) {
+        return (tile - 1) * stride + (kernel - 1) * dilation + 1;
+    };
+    return side(s.tile_h, p.stride_h, p.kernel_h, p.dilation_h) <= kMost &&
+           side(s.tile_w, p.stride_w, p.kernel_w, p.dilation_w) <= kMost;
+}
+
 bool fused_is_legal(const Tactic& t, const TuckerConvParams& p, const Device& device) {
     const bool cluster = t.split == Split::kCluster;
     if (device.compute_capability < (cluster ? 90 : 80)) return false;
     if (p.r_in % 8 || p.r_out % 8 || p.r_in / 8 < t.parts) return false;
     if (cluster && ceil_div(p.m, 8) < t.parts) return false;  // a share of M for every block
+    if (!halo_can_fit(p, entry(t).sizes)) return false;
     return fused::shared_bytes(p, entry(t).sizes, t.split, t.parts) <= device.shared_bytes;
 }
 

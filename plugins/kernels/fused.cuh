@@ -53,20 +53,21 @@ class Block {
                 Config::kColumns, Config::kStages, Arithmetic::kVector};
     }
 
-    TDC_DEVICE Block(const TuckerConvParams& params, Split split_kind, int part_count,
-                     uint4* shared)
+    TDC_DEVICE Block(const TuckerConvParams& params, const Layout& shapes, Split split_kind,
+                     int part_count, uint4* shared)
         : p(params),
+          layout(shapes),
           split(split_kind),
           parts(part_count),
-          layout(params, sizes(), split_kind, part_count),
           t1(elements(shared + layout.t1)),
           t2(elements(shared + layout.t2)),
           rows(elements(shared + layout.rows)),
           columns(elements(shared + layout.columns)),
           partial(reinterpret_cast<float*>(shared + layout.partial)),
-          offsets(reinterpret_cast<int*>(shared + layout.offsets)),
+          t1_offsets(reinterpret_cast<int*>(shared + layout.t1_offsets)),
+          core_offsets(reinterpret_cast<int*>(shared + layout.core_offsets)),
           pixels(reinterpret_cast<int*>(shared + layout.pixels)),
-          t1_rows(reinterpret_cast<int*>(shared + layout.t1_rows)) {
+          places(reinterpret_cast<int*>(shared + layout.places)) {
         const int tiles_w = ceil_div(p.w_out, Config::kTileW);
         const int tiles = ceil_div(p.h_out, Config::kTileH) * tiles_w;
         const int block = static_cast<int>(blockIdx.x);
@@ -78,9 +79,8 @@ class Block {
         inside_y = max(0, p.pad_top - tile_y * p.stride_h);
         inside_x = max(0, p.pad_left - tile_x * p.stride_w);
         inside_w = max(0, min(layout.halo_w, p.w + p.pad_left - tile_x * p.stride_w) - inside_x);
-        const int halo_h = layout.halo_pixels / layout.halo_w;
         inside_pixels =
-            inside_w * max(0, min(halo_h, p.h + p.pad_top - tile_y * p.stride_h) - inside_y);
+            inside_w * max(0, min(layout.halo_h, p.h + p.pad_top - tile_y * p.stride_h) - inside_y);
         slice_begin = p.r_in / 8 * part / parts * 8;
         slice_end = p.r_in / 8 * (part + 1) / parts * 8;
         slice_vectors = (slice_end - slice_begin) / kVector;
@@ -101,9 +101,10 @@ class Block {
         if constexpr (kArchitecture >= 90)
             if (split == Split::kCluster) meet_in_cluster();
         if (split == Split::kTicket) {
-            if (!meet_in_workspace()) return;
+            if (!is_last_to_arrive()) return;
             last_stage = 3;
             start_ring({3, 0, m_begin, 0});
+            sum_workspace();
         }
         expand();
     }
@@ -113,35 +114,34 @@ class Block {
         return reinterpret_cast<Element*>(shared);
     }
 
-    // offsets[v]: where vector v of a row of stage 2 (a tap, and a channel of the slice) lies in
-    // T1, from its first tap on. For the i-th pixel of the halo that is inside the image,
-    // pixels[i]: which of the image's it is; t1_rows[i]: which of T1's rows. The rows of the others
-    // are the padding: zeros.
+    // For vector v of the summed index of stage 2, a tap and a channel of the slice: t1_offsets[v],
+    // where it lies in T1, counted from the first tap; core_offsets[v], where in a row of core. For
+    // the i-th pixel of the halo that is inside the image: pixels[i], which of the image's it is;
+    // places[i], where it lies in T1. The others are the padding: zeros.
     TDC_DEVICE void make_tables() {
         const int count = p.kernel_h * p.kernel_w * slice_vectors;
 #pragma unroll 1  // registers are for the products
         for (int v = thread_index(); v < round_up(count, kChunk); v += Config::kThreads) {
-            const int tap = v / slice_vectors;
+            const int tap = v / slice_vectors, channel = v % slice_vectors * kVector;
             const int y = tap / p.kernel_w * p.dilation_h, x = tap % p.kernel_w * p.dilation_w;
-            const int row = y * layout.halo_w + x;
             // What is beyond the last vector meets zeros, and needs finite numbers.
-            offsets[v] = v < count ? (row * layout.t1_pitch + v % slice_vectors) * kVector : 0;
+            t1_offsets[v] = v < count ? layout.place(y, x, p.stride_w) * kVector + channel : 0;
+            core_offsets[v] = v < count ? tap * p.r_out * p.r_in + slice_begin + channel : 0;
         }
         const int y0 = tile_y * p.stride_h - p.pad_top, x0 = tile_x * p.stride_w - p.pad_left;
 #pragma unroll 1
         for (int i = thread_index(); i < inside_pixels; i += Config::kThreads) {
             const int y = inside_y + i / inside_w, x = inside_x + i % inside_w;
             pixels[i] = (y0 + y) * p.w + x0 + x;
-            t1_rows[i] = y * layout.halo_w + x;
+            places[i] = layout.place(y, x, p.stride_w) * kVector;
         }
-        if (inside_pixels < layout.halo_pixels) clear_t1();
+        if (inside_pixels < layout.halo_h * layout.halo_w) clear_t1();
     }
 
     TDC_DEVICE void clear_t1() {
         auto* const vectors = reinterpret_cast<uint4*>(t1);
 #pragma unroll 1
-        for (int i = thread_index(); i < layout.halo_pixels * layout.t1_pitch;
-             i += Config::kThreads)
+        for (int i = thread_index(); i < layout.halo_h * layout.row_pitch; i += Config::kThreads)
             vectors[i] = make_uint4(0, 0, 0, 0);
     }
 
@@ -151,80 +151,78 @@ class Block {
         for (int row0 = 0; row0 < inside_pixels; row0 += Config::kRows) {
             for (int column0 = slice_begin; column0 < slice_end; column0 += Config::kColumns) {
                 typename HaloTiles::Sums sums = {};
-                pass<HaloTiles>(sums, vectors, [&](int i, int) {
-                    const int row = slot * Config::kRows + HaloTiles::row(i);
-                    return rows + row * kChunkPitch * kVector;
-                });
-                HaloTiles::for_each_four(sums, [&](int row, int column, const float4& four) {
-                    keep_t1(row0 + row, column0 + column, four);
-                });
+                pass<HaloTiles, false>(
+                    sums, vectors, slice_end - column0,
+                    [&](int i, int) {
+                        const int row = slot * Config::kRows + HaloTiles::row(i);
+                        return rows + row * kChunkPitch * kVector;
+                    },
+                    [](int v, int) { return v * kVector; });
+                HaloTiles::for_each_activated(sums, p.first_bias, column0, slice_end, p.first_slope,
+                                              [&](int row, int column, const float4& four) {
+                                                  keep_t1(row0 + row, column0 + column, four);
+                                              });
             }
         }
     }
 
     // Stage 2: T2, or this slice's part of it, for every pixel of the tile.
     TDC_DEVICE void convolve() {
-        const Element* pixel_rows[Tiles::kRowsOfLane];
-#pragma unroll
-        for (int i = 0; i < Tiles::kRowsOfLane; ++i) {
-            const int y = Tiles::row(i) / Config::kTileW * p.stride_h;
-            const int x = Tiles::row(i) % Config::kTileW * p.stride_w;
-            pixel_rows[i] = t1 + (y * layout.halo_w + x) * layout.t1_pitch * kVector;
-        }
         const int vectors = p.kernel_h * p.kernel_w * slice_vectors;
         for (int column0 = 0; column0 < p.r_out; column0 += Config::kColumns) {
             typename Tiles::Sums sums = {};
-            pass_gathered(sums, vectors, pixel_rows);
-            Tiles::for_each_four(sums, [&](int row, int column, const float4& four) {
-                keep_t2(row, column0 + column, four);
-            });
+            pass<Tiles, true>(
+                sums, vectors, p.r_out - column0,
+                [&](int i, int) {
+                    const int y = Tiles::row(i) / Config::kTileW * p.stride_h;
+                    const int x = Tiles::row(i) % Config::kTileW;
+                    return t1 + (y * layout.row_pitch + x * layout.t1_pitch) * kVector;
+                },
+                [&](int v, int chunk) { return t1_offsets[chunk * kChunk + v]; });
+            keep_t2(sums, column0);
         }
     }
 
     // Stage 3: Y for every pixel of the tile that is in the image.
     TDC_DEVICE void expand() {
-        const Epilogue<Arithmetic> epilogue = {static_cast<Element*>(p.y),
-                                               static_cast<const Element*>(p.residual),
-                                               static_cast<const Element*>(p.bias), p.m, p.slope};
+        const Epilogue<Arithmetic, Tiles> epilogue = {
+            static_cast<Element*>(p.y), static_cast<const Element*>(p.residual),
+            static_cast<const Element*>(p.bias), p.m, p.slope};
         const int vectors = p.r_out / kVector;
         for (int column0 = m_begin; column0 < m_end; column0 += Config::kColumns) {
             typename Tiles::Sums sums = {};
-            pass<Tiles>(sums, vectors, [&](int i, int chunk) {
-                return t2 + (Tiles::row(i) * layout.t2_pitch + chunk * kChunk) * kVector;
-            });
-            Tiles::for_each_four(sums, [&](int row, int column, const float4& four) {
+            pass<Tiles, true>(
+                sums, vectors, m_end - column0,
+                [&](int i, int chunk) {
+                    return t2 + (Tiles::row(i) * layout.t2_pitch + chunk * kChunk) * kVector;
+                },
+                [](int v, int) { return v * kVector; });
+            epilogue.store(sums, column0, m_end, [&](int row) -> long long {
                 const int oy = tile_y + row / Config::kTileW, ox = tile_x + row % Config::kTileW;
-                if (oy >= p.h_out || ox >= p.w_out || column0 + column >= m_end) return;
-                const long long line = static_cast<long long>(image) * p.h_out + oy;
-                epilogue.put(line * p.w_out + ox, column0 + column, four);
+                if (oy >= p.h_out || ox >= p.w_out) return -1;
+                return (static_cast<long long>(image) * p.h_out + oy) * p.w_out + ox;
             });
         }
     }
 
-    // A pass over `vectors` vectors of rows that begin at row_pointer(i, chunk).
-    template <class PassTiles, class RowPointer>
-    TDC_DEVICE void pass(typename PassTiles::Sums& sums, int vectors, RowPointer row_pointer) {
+    // A pass over `vectors` vectors of rows that begin at row_pointer(i, chunk) and have their
+    // vector v of a chunk at offset(v, chunk). A warp with none of the pass's columns has no work.
+    template <class PassTiles, bool AreOperands, class RowPointer, class Offset>
+    TDC_DEVICE void pass(typename PassTiles::Sums& sums, int vectors, int pass_columns,
+                         RowPointer row_pointer, Offset offset) {
+        const bool has_work = PassTiles::first_column() < pass_columns;
         for (int chunk = 0; chunk < ceil_div(vectors, kChunk); ++chunk) {
             turn_ring();
-            const Element* pointers[PassTiles::kRowsOfLane];
+            if (has_work) {
+                const Element* pointers[PassTiles::kRowsOfLane];
 #pragma unroll
-            for (int i = 0; i < PassTiles::kRowsOfLane; ++i) pointers[i] = row_pointer(i, chunk);
-            PassTiles::multiply(
-                sums, pointers, [](int v) { return v * kVector; }, slot_columns(),
-                vectors - chunk * kChunk);
-            slot = slot + 1 == Config::kStages ? 0 : slot + 1;
-        }
-    }
-
-    // The same over rows whose vectors lie where `offsets` says.
-    TDC_DEVICE void pass_gathered(typename Tiles::Sums& sums, int vectors,
-                                  const Element* const (&pixel_rows)[Tiles::kRowsOfLane]) {
-        for (int chunk = 0; chunk < ceil_div(vectors, kChunk); ++chunk) {
-            turn_ring();
-            const int* table = offsets + chunk * kChunk;
-            Tiles::multiply(
-                sums, pixel_rows, [&](int v) { return table[v]; }, slot_columns(),
-                vectors - chunk * kChunk);
+                for (int i = 0; i < PassTiles::kRowsOfLane; ++i)
+                    pointers[i] = row_pointer(i, chunk);
+                PassTiles::template multiply<AreOperands>(
+                    sums, pointers, [&](int v) { return offset(v, chunk); },
+                    columns + slot * Config::kColumns * kChunkPitch * kVector,
+                    vectors - chunk * kChunk);
+            }
             slot = slot + 1 == Config::kStages ? 0 : slot + 1;
         }
     }
@@ -246,26 +244,24 @@ class Block {
         cp_async_commit();
     }
 
-    TDC_DEVICE const Element* slot_columns() const {
-        return columns + slot * Config::kColumns * kChunkPitch * kVector;
-    }
-
     TDC_DEVICE void load() {
-        int vectors;
+        const int v = ahead.chunk * kChunk + copy_part();
+        // The matrix of weights, its rows' pitch, and how many of them and of their vectors the
+        // stage takes; this thread's place in a row.
+        const void* weights = p.last;
+        int pitch = p.r_out, end = m_end, vectors = p.r_out / kVector, at = v * kVector;
         if (ahead.stage == 1) {
-            vectors = ceil_div(p.c, kVector);
             load_pixels();
-            load_columns(p.first, slice_end, p.c, ahead.chunk * kChunk * kVector, p.c);
-            advance(vectors, slice_end);
+            weights = p.first;
+            pitch = p.c, end = slice_end, vectors = ceil_div(p.c, kVector);
         } else if (ahead.stage == 2) {
-            vectors = p.kernel_h * p.kernel_w * slice_vectors;
-            load_core(vectors);
-            advance(vectors, p.r_out);
-        } else {
-            vectors = p.r_out / kVector;
-            load_columns(p.last, min(p.m, m_end), p.r_out, ahead.chunk * kChunk * kVector, p.r_out);
-            advance(vectors, m_end);
+            weights = p.core;
+            pitch = p.r_in, end = p.r_out, vectors = p.kernel_h * p.kernel_w * slice_vectors;
+            at = core_offsets[v];
         }
+        const int count = v >= vectors ? 0 : ahead.stage == 2 ? kVector : pitch - at;
+        load_columns(weights, at, pitch, ahead.stage == 3 ? min(p.m, end) : end, count);
+        advance(vectors, end);
         ahead_slot = ahead_slot + 1 == Config::kStages ? 0 : ahead_slot + 1;
     }
 
@@ -280,87 +276,88 @@ class Block {
         ahead.column0 = ahead.stage == 3 ? m_begin : 0;
     }
 
+    // A thread copies the same vector of every kCopyRows-th row of a chunk.
+    static constexpr int kCopyRows = Config::kThreads / kChunk;
+    static_assert(Config::kRows % kCopyRows == 0 && Config::kColumns % kCopyRows == 0 &&
+                      kCopyRows % 16 == 0,  // Tiles::column leaves 16s together
+                  "whole turns of all threads");
+    TDC_DEVICE static int copy_row() { return static_cast<int>(threadIdx.x / kChunk); }
+    TDC_DEVICE static int copy_part() { return static_cast<int>(threadIdx.x % kChunk); }
+
     // A chunk of X for kRows pixels of the halo.
     TDC_DEVICE void load_pixels() {
-        const auto* x = static_cast<const Element*>(p.x) +
-                        static_cast<long long>(image) * p.h * p.w * Arithmetic::pitch(p.c);
-        const bool aligned = Arithmetic::pitch(p.c) % kVector == 0;
-        Element* to = rows + ahead_slot * Config::kRows * kChunkPitch * kVector;
-#pragma unroll 2
-        for (int i = thread_index(); i < Config::kRows * kChunk; i += Config::kThreads) {
-            const int row = i / kChunk;
-            const int channel = (ahead.chunk * kChunk + i % kChunk) * kVector;
-            const bool there = ahead.row0 + row < inside_pixels;
-            const int count = there ? p.c - channel : 0;
-            const int at = there ? pixels[ahead.row0 + row] * Arithmetic::pitch(p.c) + channel : 0;
-            copy_vector<Arithmetic>(to + (row * kChunkPitch + i % kChunk) * kVector,
-                                    count > 0 ? x + at : x, count, aligned);
+        const int pitch = Arithmetic::pitch(p.c);
+        const int channel = (ahead.chunk * kChunk + copy_part()) * kVector;
+        const auto* x =
+            static_cast<const Element*>(p.x) + static_cast<long long>(image) * p.h * p.w * pitch;
+        const bool aligned = pitch % kVector == 0;
+        Element* to = chunk_slot(rows, Config::kRows);
+#pragma unroll
+        for (int k = 0; k < Config::kRows; k += kCopyRows) {
+            const int i = ahead.row0 + copy_row() + k;
+            const bool there = i < inside_pixels && channel < p.c;
+            copy_vector<Arithmetic>(to + k * kChunkPitch * kVector,
+                                    there ? x + pixels[i] * pitch + channel : x,
+                                    there ? p.c - channel : 0, aligned);
         }
     }
 
-    // A chunk of a weight matrix [columns_end, pitch]: elements `k` on, `depth` in all.
-    TDC_DEVICE void load_columns(const void* weights, int columns_end, int pitch, int k,
-                                 int depth) {
+    // A chunk of a weight matrix whose rows, `pitch` apart, are columns of the product. This thread
+    // has `count` elements from element `at` of a row on. Columns from `end` on become zeros, or
+    // are left alone where no tile has any below it.
+    TDC_DEVICE void load_columns(const void* weights, int at, int pitch, int end, int count) {
         const auto* w = static_cast<const Element*>(weights);
         const bool aligned = pitch % kVector == 0;
-#pragma unroll 2
-        for (int i = thread_index(); i < Config::kColumns * kChunk; i += Config::kThreads) {
-            const int column = ahead.column0 + Tiles::column(i / kChunk);
-            const int at = k + i % kChunk * kVector;
-            const int count = column < columns_end ? depth - at : 0;
-            copy_vector<Arithmetic>(column_slot(i), count > 0 ? w + column * pitch + at : w, count,
+        Element* to = chunk_slot(columns, Config::kColumns);
+#pragma unroll
+        for (int k = 0; k < Config::kColumns; k += kCopyRows) {
+            if (ahead.column0 + (copy_row() & ~15) + k >= end) break;
+            const int column = ahead.column0 + Tiles::column(copy_row()) + k;
+            const bool there = column < end && count > 0;
+            copy_vector<Arithmetic>(to + k * kChunkPitch * kVector,
+                                    there ? w + column * pitch + at : w, there ? count : 0,
                                     aligned);
         }
     }
 
-    // A chunk of the core [taps, r_out, r_in], its summed index running over taps and the slice.
-    TDC_DEVICE void load_core(int vectors) {
-        const int v = ahead.chunk * kChunk + thread_index() % kChunk;  // the same for all its rows
-        const int tap = v / slice_vectors, channel = v % slice_vectors * kVector;
-        const auto* w = static_cast<const Element*>(p.core);
-        const auto* from = w + tap * p.r_out * p.r_in + slice_begin + channel;
-#pragma unroll 2
-        for (int i = thread_index(); i < Config::kColumns * kChunk; i += Config::kThreads) {
-            const int column = ahead.column0 + Tiles::column(i / kChunk);
-            const bool there = column < p.r_out && v < vectors;
-            copy_vector<Arithmetic>(column_slot(i), there ? from + column * p.r_in : w,
-                                    there ? kVector : 0, true);
-        }
+    // Where this thread's first vector goes in the ring's slot.
+    TDC_DEVICE Element* chunk_slot(Element* ring, int ring_rows) const {
+        const int row = ahead_slot * ring_rows + copy_row();
+        return ring + (row * kChunkPitch + copy_part()) * kVector;
     }
 
-    TDC_DEVICE Element* column_slot(int i) const {
-        const int row = ahead_slot * Config::kColumns + i / kChunk;
-        return columns + (row * kChunkPitch + i % kChunk) * kVector;
-    }
-
-    TDC_DEVICE void keep_t1(int row, int column, const float4& sums) {
+    TDC_DEVICE void keep_t1(int row, int column, const float4& values) {
         if (row >= inside_pixels || column >= slice_end) return;
-        Arithmetic::store_four(t1 + t1_rows[row] * layout.t1_pitch * kVector + column - slice_begin,
-                               activate(sums, p.first_bias, column, p.first_slope));
+        Arithmetic::store_four(t1 + places[row] + column - slice_begin,
+                               Arithmetic::as_operand(values));
     }
 
-    TDC_DEVICE void keep_t2(int row, int column, const float4& sums) {
-        if (column >= p.r_out) {
-            if (column < layout.t2_pitch * kVector)  // what a step reads beyond r_out
-                Arithmetic::store_four(t2_at(row, column), make_float4(0, 0, 0, 0));
-        } else if (split == Split::kNone) {
-            keep_activated_t2(row, column, sums);
-        } else {
+    TDC_DEVICE void keep_t2(const typename Tiles::Sums& sums, int column0) {
+        if (split == Split::kNone)
+            Tiles::for_each_activated(sums, p.core_bias, column0, p.r_out, p.core_slope,
+                                      [&](int row, int column, const float4& four) {
+                                          keep_t2(row, column0 + column, four);
+                                      });
+        else
+            Tiles::for_each_four(sums, [&](int row, int column, const float4& four) {
+                keep_partial_t2(row, column0 + column, four);
+            });
+    }
+
+    TDC_DEVICE void keep_t2(int row, int column, const float4& values) {
+        if (column >= layout.t2_pitch * kVector) return;
+        // A step reads beyond r_out.
+        Arithmetic::store_four(t2_at(row, column), column < p.r_out ? Arithmetic::as_operand(values)
+                                                                    : make_float4(0, 0, 0, 0));
+    }
+
+    TDC_DEVICE void keep_partial_t2(int row, int column, const float4& sums) {
+        if (column >= p.r_out)
+            keep_t2(row, column, sums);
+        else
             *reinterpret_cast<float4*>(split == Split::kCluster ? partial_at(row, column)
                                                                 : workspace(part, row, column)) =
                 sums;
-        }
-    }
-
-    TDC_DEVICE void keep_activated_t2(int row, int column, const float4& sums) {
-        Arithmetic::store_four(t2_at(row, column),
-                               activate(sums, p.core_bias, column, p.core_slope));
-    }
-
-    TDC_DEVICE static float4 activate(const float4& sums, const void* bias, int column,
-                                      float slope) {
-        const auto* from = static_cast<const Element*>(bias) + column;
-        return leaky_relu(add(sums, Arithmetic::load_four(from)), slope);
     }
 
     TDC_DEVICE Element* t2_at(int row, int column) const {
@@ -376,6 +373,14 @@ class Block {
                column;
     }
 
+    // T2 from its sums over all slices.
+    TDC_DEVICE float4 summed_t2(const float4& sums, int column) const {
+        const auto* bias = static_cast<const Element*>(p.core_bias) + column;
+        const auto four = *reinterpret_cast<const typename Arithmetic::Four*>(bias);
+        return Arithmetic::as_operand(
+            leaky_relu(add(sums, Arithmetic::to_float(four)), p.core_slope));
+    }
+
     // Every block of the cluster sums its share of T2's elements and gives it to all.
     TDC_DEVICE void meet_in_cluster() {
         cluster_sync();
@@ -388,7 +393,7 @@ class Block {
             for (int other = 0; other < parts; ++other)
                 sums = add(sums, *reinterpret_cast<const float4*>(cluster_shared(
                                      partial_at(row, column), static_cast<unsigned>(other))));
-            const float4 values = activate(sums, p.core_bias, column, p.core_slope);
+            const float4 values = summed_t2(sums, column);
 #pragma unroll 1
             for (int other = 0; other < parts; ++other)
                 Arithmetic::store_four(
@@ -397,18 +402,21 @@ class Block {
         cluster_sync();
     }
 
-    // True in the last block of the tile to arrive, which then has all of T2.
-    TDC_DEVICE bool meet_in_workspace() {
-        int& ticket = t1_rows[layout.halo_pixels];
-        __threadfence();  // what this block has written is seen by whoever sees its ticket
+    // True in the last block of the tile to arrive, which then sees the sums of all.
+    TDC_DEVICE bool is_last_to_arrive() {
+        int& ticket = places[layout.halo_h * layout.halo_w];
         __syncthreads();
         if (thread_index() == 0) {
+            __threadfence();  // what the block has written is seen by whoever sees its ticket
             ticket = static_cast<int>(atomicAdd(p.counters + tile, 1u));
             if (ticket == parts - 1) p.counters[tile] = 0;  // for the next launch
+            __threadfence();
         }
         __syncthreads();
-        if (ticket != parts - 1) return false;
-        __threadfence();
+        return ticket == parts - 1;
+    }
+
+    TDC_DEVICE void sum_workspace() {
 #pragma unroll 1  // registers are for the products
         for (int i = thread_index() * 4; i < Config::kPixels * p.r_out; i += Config::kThreads * 4) {
             const int row = i / p.r_out, column = i % p.r_out;
@@ -417,23 +425,23 @@ class Block {
             for (int other = 0; other < parts; ++other)
                 sums = add(sums,
                            __ldcg(reinterpret_cast<const float4*>(workspace(other, row, column))));
-            keep_activated_t2(row, column, sums);
+            Arithmetic::store_four(t2_at(row, column), summed_t2(sums, column));
         }
-        return true;
     }
 
     const TuckerConvParams& p;
+    const Layout& layout;
     const Split split;
     const int parts;
-    const Layout layout;
-    Element* const t1;       // [halo_pixels, t1_pitch]
+    Element* const t1;       // [halo_h, row_pitch]
     Element* const t2;       // [kPixels, t2_pitch]
     Element* const rows;     // [kStages, kRows, kChunkPitch]: X
     Element* const columns;  // [kStages, kColumns, kChunkPitch]: weights
     float* const partial;    // [kPixels, partial_pitch]
-    int* const offsets;
-    int* const pixels;   // [halo_pixels]
-    int* const t1_rows;  // [halo_pixels], and the ticket
+    int* const t1_offsets;
+    int* const core_offsets;
+    int* const pixels;  // [halo_h * halo_w]
+    int* const places;  // [halo_h * halo_w], and the ticket
     int part, tile, image, tile_y, tile_x;
     int inside_y, inside_x, inside_w, inside_pixels;  // the halo's rectangle in the image
     int slice_begin, slice_end, slice_vectors;        // of r_in
@@ -444,10 +452,10 @@ class Block {
 
 template <class Arithmetic, class Config>
 __global__ void __launch_bounds__(Config::kThreads, Block<Arithmetic, Config>::kBlocks)
-    kernel(const TuckerConvParams params, const Split split, const int parts) {
+    kernel(const TuckerConvParams params, const Layout layout, const Split split, const int parts) {
     TDC_DYNAMIC_SHARED(uint4, shared);
     if constexpr (kArchitecture >= 80)
-        Block<Arithmetic, Config>(params, split, parts, shared).run();
+        Block<Arithmetic, Config>(params, layout, split, parts, shared).run();
 }
 
 }  // namespace tdc::fused

@@ -3,6 +3,7 @@
 
 #include "kernels/fused.cuh"
 #include "kernels/fused_launch.h"
+#include "kernels/shared_memory.h"
 
 namespace tdc::fused {
 
@@ -12,19 +13,16 @@ cudaError_t launch_config(const TuckerConvParams& p, Split split, int parts, cud
     using Block = Block<Arithmetic, Config>;
     const long long blocks = tile_count(p, Block::sizes()) * parts;
     const long long image = static_cast<long long>(p.h) * p.w * Arithmetic::pitch(p.c);
+    if (blocks == 0) return cudaSuccess;
     if (blocks > 0x7fffffff || image > 0x7fffffff) return cudaErrorInvalidConfiguration;
     const auto kernel = fused::kernel<Arithmetic, Config>;
-    const auto bytes = static_cast<int>(shared_bytes(p, Block::sizes(), split, parts));
-    const cudaError_t error =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    const cudaError_t error = allow_shared_memory(kernel);
     if (error != cudaSuccess) return error;
-    const dim3 grid(static_cast<unsigned>(blocks)), threads(Config::kThreads);
-    if (split == Split::kCluster)
-        TDC_LAUNCH_CLUSTER(kernel, static_cast<unsigned>(parts), grid, threads, bytes, stream, p,
-                           split, parts);
-    else
-        TDC_LAUNCH(kernel, grid, threads, bytes, stream, p, split, parts);
-    return cudaGetLastError();
+    const Layout layout(p, Block::sizes(), split, parts);
+    const auto cluster = static_cast<unsigned>(split == Split::kCluster ? parts : 1);
+    return TDC_LAUNCH_CLUSTER(kernel, cluster, dim3(static_cast<unsigned>(blocks)),
+                              dim3(Config::kThreads), layout.total * 16, stream, p, layout, split,
+                              parts);
 }
 
 }  // namespace tdc::fused

@@ -38,11 +38,11 @@ class Block {
           places(reinterpret_cast<int4*>(shared + Layout(sizes()).places)),
           vectors_of_tap(ceil_div(params.c, kVector)),
           vectors(params.kernel_h * params.kernel_w * vectors_of_tap),
-          pixels(static_cast<long long>(params.n) * params.h_out * params.w_out) {
+          pixels(params.n * params.h_out * params.w_out) {
         const int passes = ceil_div(Arithmetic::pitch(p.m), Config::kColumns);
         const int block = static_cast<int>(blockIdx.x);
         column0 = block % passes * Config::kColumns;
-        row0 = static_cast<long long>(block / passes) * Config::kRows;
+        row0 = block / passes * Config::kRows;
     }
 
     TDC_DEVICE void run() {
@@ -64,78 +64,88 @@ class Block {
     // is such a row.
     TDC_DEVICE void find_places() {
         for (int i = thread_index(); i < Config::kRows; i += Config::kThreads) {
-            const long long pixel = row0 + i;
+            const int pixel = row0 + i;
             const int of_image = p.h_out * p.w_out;
-            const int at = static_cast<int>(pixel % of_image);
-            places[i] = make_int4(static_cast<int>(pixel / of_image) * p.h * p.w,
-                                  at / p.w_out * p.stride_h - p.pad_top,
-                                  at % p.w_out * p.stride_w - p.pad_left, pixel < pixels);
+            const int at = pixel % of_image;
+            places[i] =
+                make_int4(pixel / of_image * p.h * p.w, at / p.w_out * p.stride_h - p.pad_top,
+                          at % p.w_out * p.stride_w - p.pad_left, pixel < pixels);
         }
     }
 
+    // A thread copies the same vector of every kCopyRows-th row of a chunk.
+    static constexpr int kCopyRows = Config::kThreads / kChunk;
+    static_assert(Config::kRows % kCopyRows == 0 && Config::kColumns % kCopyRows == 0 &&
+                      kCopyRows % 16 == 0,  // Tiles::column leaves 16s together
+                  "whole turns of all threads");
+    TDC_DEVICE static int copy_row() { return static_cast<int>(threadIdx.x / kChunk); }
+    TDC_DEVICE static int copy_part() { return static_cast<int>(threadIdx.x % kChunk); }
+
     // Starts loading a chunk, if there is one, into its slot.
     TDC_DEVICE void load(int chunk) {
+        const int v = chunk * kChunk + copy_part();
         if (chunk * kChunk < vectors) {
             const int slot = chunk % Config::kStages;
-            load_rows(chunk, rows + slot * Config::kRows * kChunkPitch * kVector);
-            load_columns(chunk, columns + slot * Config::kColumns * kChunkPitch * kVector);
+            const int tap = v / vectors_of_tap, channel = v % vectors_of_tap * kVector;
+            const int count = v < vectors ? p.c - channel : 0;
+            load_rows(tap, channel, count, chunk_slot(rows, slot * Config::kRows));
+            load_columns(tap, channel, count, chunk_slot(columns, slot * Config::kColumns));
         }
         cp_async_commit();
     }
 
-    // A thread's vectors of a chunk all have the same place in the summed index.
-    TDC_DEVICE void load_rows(int chunk, Element* to) {
-        const int v = chunk * kChunk + thread_index() % kChunk;
-        const int tap = v / vectors_of_tap, channel = v % vectors_of_tap * kVector;
+    TDC_DEVICE void load_rows(int tap, int channel, int count, Element* to) {
         const int dy = tap / p.kernel_w * p.dilation_h, dx = tap % p.kernel_w * p.dilation_w;
         const auto* x = static_cast<const Element*>(p.x);
         const bool aligned = p.x_pitch % kVector == 0;
-        for (int i = thread_index(); i < Config::kRows * kChunk; i += Config::kThreads) {
-            const int4 place = places[i / kChunk];
+#pragma unroll
+        for (int k = 0; k < Config::kRows; k += kCopyRows) {
+            const int4 place = places[copy_row() + k];
             const int y = place.y + dy, xx = place.z + dx;
-            const bool there = place.w && v < vectors && y >= 0 && y < p.h && xx >= 0 && xx < p.w;
-            const long long at = (place.x + static_cast<long long>(y) * p.w + xx) * p.x_pitch;
-            copy_vector<Arithmetic>(to + slot_offset(i), there ? x + at + channel : x,
-                                    there ? p.c - channel : 0, aligned);
+            const bool there = place.w && count > 0 && y >= 0 && y < p.h && xx >= 0 && xx < p.w;
+            const long long at = static_cast<long long>(place.x + y * p.w + xx) * p.x_pitch;
+            copy_vector<Arithmetic>(to + k * kChunkPitch * kVector, there ? x + at + channel : x,
+                                    there ? count : 0, aligned);
         }
     }
 
-    TDC_DEVICE void load_columns(int chunk, Element* to) {
-        const int v = chunk * kChunk + thread_index() % kChunk;
-        const int tap = v / vectors_of_tap, channel = v % vectors_of_tap * kVector;
+    TDC_DEVICE void load_columns(int tap, int channel, int count, Element* to) {
         const auto* w = static_cast<const Element*>(p.weights);
         const bool aligned = p.c % kVector == 0;
-        for (int i = thread_index(); i < Config::kColumns * kChunk; i += Config::kThreads) {
-            const int column = column0 + Tiles::column(i / kChunk);
-            const bool there = column < p.m && v < vectors;
-            const long long at = (static_cast<long long>(tap) * p.m + column) * p.c + channel;
-            copy_vector<Arithmetic>(to + slot_offset(i), there ? w + at : w,
-                                    there ? p.c - channel : 0, aligned);
+#pragma unroll
+        for (int k = 0; k < Config::kColumns; k += kCopyRows) {
+            if (column0 + (copy_row() & ~15) + k >= p.m) break;  // no tile has a column there
+            const int column = column0 + Tiles::column(copy_row()) + k;
+            const bool there = column < p.m && count > 0;
+            const long long at = static_cast<long long>(tap * p.m + column) * p.c;
+            copy_vector<Arithmetic>(to + k * kChunkPitch * kVector, there ? w + at + channel : w,
+                                    there ? count : 0, aligned);
         }
     }
 
-    TDC_DEVICE static int slot_offset(int i) {
-        return (i / kChunk * kChunkPitch + i % kChunk) * kVector;
+    // Where this thread's first vector goes, in a slot that begins at row `row0_of_slot`.
+    TDC_DEVICE static Element* chunk_slot(Element* ring, int row0_of_slot) {
+        return ring + ((row0_of_slot + copy_row()) * kChunkPitch + copy_part()) * kVector;
     }
 
     TDC_DEVICE void multiply(typename Tiles::Sums& sums, int chunk) {
+        if (column0 + Tiles::first_column() >= p.m) return;
         const int slot = chunk % Config::kStages;
         const Element* pointers[Tiles::kRowsOfLane];
 #pragma unroll
         for (int i = 0; i < Tiles::kRowsOfLane; ++i)
             pointers[i] = rows + (slot * Config::kRows + Tiles::row(i)) * kChunkPitch * kVector;
-        Tiles::multiply(
+        Tiles::template multiply<false>(
             sums, pointers, [](int v) { return v * kVector; },
             columns + slot * Config::kColumns * kChunkPitch * kVector, vectors - chunk * kChunk);
     }
 
     TDC_DEVICE void store(const typename Tiles::Sums& sums) {
-        const Epilogue<Arithmetic> epilogue = {static_cast<Element*>(p.y),
-                                               static_cast<const Element*>(p.residual),
-                                               static_cast<const Element*>(p.bias), p.m, p.slope};
-        Tiles::for_each_four(sums, [&](int row, int column, const float4& four) {
-            if (row0 + row < pixels) epilogue.put(row0 + row, column0 + column, four);
-        });
+        const Epilogue<Arithmetic, Tiles> epilogue = {
+            static_cast<Element*>(p.y), static_cast<const Element*>(p.residual),
+            static_cast<const Element*>(p.bias), p.m, p.slope};
+        epilogue.store(sums, column0, column0 + Config::kColumns,
+                       [&](int row) -> long long { return row0 + row < pixels ? row0 + row : -1; });
     }
 
     const ConvParams& p;
@@ -143,9 +153,8 @@ class Block {
     Element* const columns;  // [kStages, kColumns, kChunkPitch]
     int4* const places;      // [kRows]
     const int vectors_of_tap, vectors;
-    const long long pixels;
-    int column0;
-    long long row0;
+    const int pixels;
+    int column0, row0;
 };
 
 template <class Arithmetic, class Config>

@@ -1,13 +1,14 @@
 // The kernels of one family and arithmetic against the operator in float64:
 //
-//     tucker_conv_test <fused|unfused|channel-first> <f16|tf32|f32> [shard/shards]
+//     tucker_conv_test <fused|unfused|channel-first> <f16|tf32|f32> [shard/shards | case]
 //
 // Every case runs some of the tactics that are legal for it on this device, in turn, so that each
-// tactic meets cases of every kind.
+// tactic meets cases of every kind. A case that is named runs all of them.
 #include <algorithm>
 #include <cstdio>
-#include <cstring>
 #include <map>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "check.h"
@@ -175,33 +176,7 @@ void check_case(const Kernels& kernels, std::size_t i, const std::vector<int>& t
     }
 }
 
-bool parse(int count, char** arguments, Kernels& kernels, Shard& shard) {
-    if (count < 3 || count > 4) return false;
-    const std::map<std::string, tdc::Family> families = {
-        {"fused", tdc::Family::kFused},
-        {"unfused", tdc::Family::kUnfused},
-        {"channel-first", tdc::Family::kChannelFirst}};
-    const std::map<std::string, tdc::Arithmetic> arithmetics = {{"f16", tdc::Arithmetic::kF16},
-                                                                {"tf32", tdc::Arithmetic::kTf32},
-                                                                {"f32", tdc::Arithmetic::kF32}};
-    const auto family = families.find(arguments[1]);
-    const auto arithmetic = arithmetics.find(arguments[2]);
-    if (family == families.end() || arithmetic == arithmetics.end()) return false;
-    kernels = {family->second, arithmetic->second};
-    return count == 3 || (std::sscanf(arguments[3], "%zu/%zu", &shard.number, &shard.count) == 2 &&
-                          shard.number < shard.count);
-}
-
-}  // namespace
-
-int main(int count, char** arguments) {
-    Kernels kernels{};
-    Shard shard;
-    if (!parse(count, arguments, kernels, shard)) {
-        std::fprintf(stderr, "usage: %s <fused|unfused|channel-first> <f16|tf32|f32> [0/1]\n",
-                     arguments[0]);
-        return EXIT_FAILURE;
-    }
+void run_shard(const Kernels& kernels, const Shard& shard) {
     const Plan plan = make_plan(kernels);
     std::size_t pairs = 0, ran = 0;
     for (const std::vector<int>& tactics : plan) pairs += tactics.size();
@@ -210,5 +185,54 @@ int main(int count, char** arguments) {
         ran += plan[i].size();
     }
     std::printf("%zu pairs of a case and a tactic ran, of %zu in all shards\n", ran, pairs);
+}
+
+void run_case(const Kernels& kernels, const std::string& name) {
+    std::size_t ran = 0;
+    for (std::size_t i = 0; i < cases().size(); ++i) {
+        if (cases()[i].name != name) continue;
+        const std::vector<int> tactics = legal_tactics(kernels, cases()[i]);
+        check_case(kernels, i, tactics);
+        ran += tactics.size();
+    }
+    CHECK(ran > 0);
+    std::printf("%zu tactics ran\n", ran);
+}
+
+bool parse(const char* family_name, const char* arithmetic_name, Kernels& kernels) {
+    const std::map<std::string, tdc::Family> families = {
+        {"fused", tdc::Family::kFused},
+        {"unfused", tdc::Family::kUnfused},
+        {"channel-first", tdc::Family::kChannelFirst}};
+    const std::map<std::string, tdc::Arithmetic> arithmetics = {{"f16", tdc::Arithmetic::kF16},
+                                                                {"tf32", tdc::Arithmetic::kTf32},
+                                                                {"f32", tdc::Arithmetic::kF32}};
+    const auto family = families.find(family_name);
+    const auto arithmetic = arithmetics.find(arithmetic_name);
+    if (family == families.end() || arithmetic == arithmetics.end()) return false;
+    kernels = {family->second, arithmetic->second};
+    return true;
+}
+
+bool parse(const char* text, Shard& shard) {
+    return std::sscanf(text, "%zu/%zu", &shard.number, &shard.count) == 2 &&
+           shard.number < shard.count;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    Kernels kernels{};
+    Shard shard;
+    if (count < 3 || count > 4 || !parse(arguments[1], arguments[2], kernels)) {
+        std::fprintf(stderr,
+                     "usage: %s <fused|unfused|channel-first> <f16|tf32|f32> [0/1 | case]\n",
+                     arguments[0]);
+        return EXIT_FAILURE;
+    }
+    if (count == 3 || parse(arguments[3], shard))
+        run_shard(kernels, shard);
+    else
+        run_case(kernels, arguments[3]);
     return tdc::test::result();
 }

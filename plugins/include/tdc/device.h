@@ -9,7 +9,8 @@
 //   TDC_DEVICE                        a device function, always inlined
 //   TDC_DYNAMIC_SHARED(type, name)    type* name: the dynamic shared memory, 128-byte aligned
 //   TDC_LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)
-//                                     a template of two or more parameters goes in parentheses
+//                                     the launch's own cudaError_t; a template of two or more
+//                                     parameters goes in parentheses
 //   TDC_LAUNCH_CLUSTER(kernel, cluster, grid, ...)
 //                                     the same with clusters of `cluster` blocks along x
 #pragma once
@@ -29,9 +30,9 @@
     extern __shared__ __align__(128) unsigned char tdc_shared_bytes[]; \
     type* const name = reinterpret_cast<type*>(tdc_shared_bytes)
 #define TDC_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-    kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
+    ::tdc::launch_kernel(kernel, 1, grid, block, shared_bytes, stream, __VA_ARGS__)
 #define TDC_LAUNCH_CLUSTER(kernel, cluster, grid, block, shared_bytes, stream, ...) \
-    ::tdc::launch_cluster(kernel, cluster, grid, block, shared_bytes, stream, __VA_ARGS__)
+    ::tdc::launch_kernel(kernel, cluster, grid, block, shared_bytes, stream, __VA_ARGS__)
 #define TDC_SITE
 #define TDC_ONLY_SITE
 
@@ -74,9 +75,10 @@ TDC_DEVICE uint32_t shared_address(const void* shared) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
 }
 
+// Unlike <<<>>> it tells its own failures from earlier ones.
 template <class... Parameters, class... Arguments>
-void launch_cluster(void (*kernel)(Parameters...), unsigned cluster, dim3 grid, dim3 block,
-                    std::size_t shared_bytes, cudaStream_t stream, Arguments&&... arguments) {
+cudaError_t launch_kernel(void (*kernel)(Parameters...), unsigned cluster, dim3 grid, dim3 block,
+                          std::size_t shared_bytes, cudaStream_t stream, Arguments&&... arguments) {
     cudaLaunchAttribute attribute{};
     attribute.id = cudaLaunchAttributeClusterDimension;
     attribute.val.clusterDim.x = cluster;
@@ -87,8 +89,8 @@ void launch_cluster(void (*kernel)(Parameters...), unsigned cluster, dim3 grid, 
     config.dynamicSmemBytes = shared_bytes;
     config.stream = stream;
     config.attrs = &attribute;
-    config.numAttrs = 1;
-    cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
+    config.numAttrs = cluster > 1 ? 1 : 0;
+    return cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
 }
 #endif
 

@@ -118,7 +118,7 @@ std::vector<int32_t> read_tactics(const Reader& reader) {
 }
 
 const std::vector<Field>& runtime_fields() {
-    static const Attributes example{{}, {}, {}, 1, 1, 1, {1}, 1};
+    static const Attributes example{{}, {}, {}, 1, 1, 1, {1}};  // with tactics
     static const std::vector<Field> fields = fields_of(example);
     return fields;
 }
@@ -171,6 +171,8 @@ Attributes read_attributes(const std::vector<Field>& fields, Phase phase) {
         std::array<int32_t, 1> counters{};
         reader.integers("counters", "[count]", 0, counters);
         attributes.counters = counters[0];
+        reader.integers("sizes", "[C, r_in, r_out, M, kernel height, kernel width]", 0,
+                        attributes.sizes);
     }
     return attributes;
 }
@@ -184,6 +186,7 @@ std::vector<Field> fields_of(const Attributes& a) {
         {"core_slope", FieldType::kFloat32, &a.core_slope, 1},
         {"slope", FieldType::kFloat32, &a.slope, 1},
         {"counters", FieldType::kInt32, &a.counters, 1},
+        {"sizes", FieldType::kInt32, a.sizes.data(), 6},
     };
     if (!a.tactics.empty())
         fields.push_back({"tactics", FieldType::kInt32, a.tactics.data(),

@@ -26,8 +26,10 @@ struct Attributes {
     std::array<int32_t, 4> pads;                // top, left, bottom, right
     float first_slope = 1, core_slope = 1, slope = 1;
     std::vector<int32_t> tactics;  // at most 16, in the order to be tried; empty: the node has none
-    // Counters that the largest shapes of the profiles need; the builder finds out.
+    // What the builder finds out: how many counters the largest shapes of the profiles need; C,
+    // r_in, r_out, M and the kernel's height and width, for people (0 where not known).
     int32_t counters = 0;
+    std::array<int32_t, 6> sizes{};
 };
 
 // The fields that a node may have.

@@ -71,7 +71,7 @@ void reject_layer(const Attributes& attributes, const std::string& format,
     }
     throw PluginError("no kernel runs this layer as " + format + ": received " + text_of(layer) +
                       "; tried " + offered + " on " + to_text(device) +
-                      ". Expected ranks that are multiples of 8 and kernel sizes 1, 3, 5 or 7");
+                      ". Expected ranks that are multiples of 8, and a tactic whose tile fits");
 }
 
 std::string to_text(const Device& device) {

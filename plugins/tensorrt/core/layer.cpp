@@ -16,6 +16,10 @@ std::size_t largest_counter_count(const std::vector<int>& tactics, const TuckerC
     return largest;
 }
 
+std::array<int32_t, 6> sizes_of(const TuckerConvParams& p) {
+    return {p.c, p.r_in, p.r_out, p.m, p.kernel_h, p.kernel_w};
+}
+
 }  // namespace
 
 Layer::Layer(const Operator& op, Attributes attributes)
@@ -49,6 +53,7 @@ void Layer::configure(Format format, const std::vector<Shape>& smallest,
     if (tactics_.empty()) reject_layer(attributes_, name_of(format), *layer_, device);
     const auto counters = static_cast<int32_t>(largest_counter_count(tactics_, *layer_));
     attributes_.counters = std::max(attributes_.counters, counters);
+    attributes_.sizes = sizes_of(*layer_);
     format_ = format;
     tactic_ = running_ = 0;  // those of the format before
 }
@@ -73,6 +78,7 @@ void Layer::set_tactic(int tactic) {
 
 void Layer::set_shapes(Format format, const std::vector<Shape>& inputs, const Shape& output) {
     layer_ = make_layer(*op_, attributes_, inputs, &output);
+    attributes_.sizes = sizes_of(*layer_);
     format_ = format;
     prepare();
 }
@@ -122,11 +128,9 @@ std::string Layer::identity() const {
 
 std::string Layer::describe() const {
     std::string text = op_->name;
-    if (layer_)
-        text += " C " + std::to_string(layer_->c) + " r_in " + std::to_string(layer_->r_in) +
-                " r_out " + std::to_string(layer_->r_out) + " M " + std::to_string(layer_->m) +
-                " kernel " + std::to_string(layer_->kernel_h) + "x" +
-                std::to_string(layer_->kernel_w);
+    const char* const names[] = {" C ", " r_in ", " r_out ", " M ", " kernel ", "x"};
+    for (std::size_t i = 0; i < attributes_.sizes.size() && attributes_.sizes[0]; ++i)
+        text += names[i] + std::to_string(attributes_.sizes[i]);
     text += " " + to_text(attributes_);
     const int tactic = running_ ? running_ : tactic_;
     if (tactic) text += " tactic " + std::to_string(tactic) + " (" + tdc::describe(tactic) + ")";

@@ -1,4 +1,5 @@
 // What needs no TensorRT: fields, shapes, formats and tactics, and what they refuse.
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -9,6 +10,7 @@
 #include "../../tests/check.h"
 #include "tensorrt/core/error.h"
 #include "tensorrt/core/layer.h"
+#include "tensorrt/core/serial.h"
 
 namespace {
 
@@ -84,12 +86,31 @@ void check_reading() {
 void check_round_trip() {
     Attributes a = Fields().read();
     a.counters = 17;
+    a.sizes = {1, 2, 3, 4, 5, 6};
     for (const bool tactics : {false, true}) {
         if (tactics) a.tactics = {tdc::all_tactics()[0]};
         const Attributes b = read_attributes(fields_of(a), Phase::kRuntime);
         CHECK(to_text(a) == to_text(b));
-        CHECK(b.counters == 17);
+        CHECK(b.counters == 17 && b.sizes == a.sizes);
         CHECK(b.tactics == a.tactics);
+    }
+}
+
+void check_serial() {
+    Attributes a = Fields().read();
+    a.counters = 17;
+    for (const bool tactics : {false, true}) {
+        if (tactics) a.tactics = {tdc::all_tactics()[1], tdc::all_tactics()[0]};
+        std::vector<int32_t> words = serialize(a);
+        const std::size_t bytes = 4 * words.size();
+        const Attributes b = deserialize(words.data(), bytes);
+        CHECK(to_text(a) == to_text(b));
+        CHECK(b.counters == 17 && b.tactics == a.tactics);
+        for (const std::size_t wrong : {bytes - 1, std::size_t{8}, std::size_t{0}})
+            REFUSED(TEXTS("data in the engine", std::to_string(wrong) + " bytes"),
+                    deserialize(words.data(), wrong));
+        ++words[0];
+        REFUSED(TEXTS("build the engine again"), deserialize(words.data(), bytes));
     }
 }
 
@@ -148,9 +169,9 @@ void check_refused_tactics() {
     REFUSED(TEXTS("field tactics", "received 5", "a tactic of this library"), read({all[0], 5}));
 }
 
-// C 20, r_in 8, r_out 16, M 12, a 3x5 kernel.
+// C 20, r_in 40, r_out 16, M 12, a 3x5 kernel.
 std::vector<Shape> inputs_of(Shape x = {2, 20, 9, 11}) {
-    return {std::move(x), {8, 20}, {8}, {3, 5, 16, 8}, {16}, {12, 16}, {12}};
+    return {std::move(x), {40, 20}, {40}, {3, 5, 16, 40}, {16}, {12, 16}, {12}};
 }
 
 Attributes some_attributes() { return Fields().read(); }
@@ -161,7 +182,7 @@ void check_layer_of_shapes() {
     const tdc::TuckerConvParams p = make_layer(kTuckerConv, some_attributes(), inputs_of(), &y);
     CHECK(p.n == 2 && p.c == 20 && p.h == 9 && p.w == 11);
     CHECK(p.m == 12 && p.h_out == 6 && p.w_out == 9);
-    CHECK(p.r_in == 8 && p.r_out == 16 && p.kernel_h == 3 && p.kernel_w == 5);
+    CHECK(p.r_in == 40 && p.r_out == 16 && p.kernel_h == 3 && p.kernel_w == 5);
     CHECK(p.stride_h == 2 && p.stride_w == 1 && p.dilation_h == 1 && p.dilation_w == 2);
     CHECK(p.pad_top == 1 && p.pad_left == 2);
     CHECK(p.first_slope == .1F && p.core_slope == .2F && p.slope == .3F);
@@ -184,8 +205,8 @@ void check_refused_shapes() {
         {kX, {2, 20, 9}, "[-1, 20, -1, -1]"},
         {kFirst, {8}, "constant [r_in, C]"},
         {kFirst, {-1, 20}, "constant [r_in, C]"},
-        {kFirstBias, {9}, "[8], which is [r_in]"},
-        {kCore, {3, 5, 16, 9}, "[3, 5, 16, 8]"},
+        {kFirstBias, {9}, "[40], which is [r_in]"},
+        {kCore, {3, 5, 16, 9}, "[3, 5, 16, 40]"},
         {kCore, {16, 8, 3}, "[kernel height, kernel width, r_out, r_in]"},
         {kCoreBias, {8}, "[16], which is [r_out]"},
         {kLast, {12, 8}, "[12, 16], which is [M, r_out]"},
@@ -258,7 +279,7 @@ void check_unsupported() {
     const Layer layer(kTuckerConv, some_attributes());
     CHECK(layer.supports(Format::kHalfChannelLast, inputs_of(), y));
     const OtherDevice old(7, 64 << 10);
-    REFUSED(TEXTS("no kernel runs this layer as FP16", "r_in 8", "kernel 3x5",
+    REFUSED(TEXTS("no kernel runs this layer as FP16", "r_in 40", "kernel 3x5",
                   "compute capability 7.0 with 65536 bytes", "every tactic"),
             layer.supports(Format::kHalfChannelLast, inputs_of(), y));
     REFUSED(TEXTS("no kernel runs this layer as FP16 kHWC8"),
@@ -290,6 +311,21 @@ void check_run_time_device() {
             loaded.set_shapes(Format::kHalfChannelLast, inputs_of(), y));
     REFUSED(TEXTS("before the shapes were set"),
             Layer(kTuckerConv, some_attributes()).launch(nullptr, nullptr, nullptr, nullptr));
+}
+
+// The builder learns what contexts will need, for the largest shapes of all profiles.
+void check_counters_of_profiles() {
+    Layer layer(kTuckerConv, some_attributes());
+    const std::vector<Shape> shapes[] = {inputs_of(), inputs_of({7, 20, 40, 30}),
+                                         inputs_of({1, 20, 9, 11})};
+    std::size_t most = 0;
+    for (const std::vector<Shape>& largest : shapes) {
+        layer.configure(Format::kHalfChannelLast, shapes[2], largest);
+        const tdc::TuckerConvParams p = make_layer(kTuckerConv, layer.attributes(), largest);
+        for (const int tactic : layer.tactics()) most = std::max(most, counter_count(tactic, p));
+        CHECK(static_cast<std::size_t>(layer.attributes().counters) == most);
+    }
+    CHECK(most > 0);
 }
 
 void check_identity() {
@@ -327,6 +363,7 @@ void check_counters() {
 int main() {
     check_reading();
     check_round_trip();
+    check_serial();
     check_refused_fields();
     check_refused_tactics();
     check_layer_of_shapes();
@@ -334,6 +371,7 @@ int main() {
     check_tactics();
     check_unsupported();
     check_run_time_device();
+    check_counters_of_profiles();
     check_identity();
     check_counters();
     return tdc::test::result();

@@ -85,6 +85,9 @@ void check_numbers(IPluginCreatorV3One& creator, const Engine& engine, const Lay
     const Plugin loaded(creator.createPlugin("node", engine.fields(), TensorRTPhase::kRUNTIME));
     CHECK(loaded);
     if (!loaded) return;
+    // What the engine's inspector may ask for before anything runs.
+    const std::string known = loaded.build->getMetadataString();
+    CHECK(known.find("C 20 r_in 40 r_out 16 M 12 kernel 3x5") != std::string::npos);
     for (std::size_t i = 0; i < tactics.size(); ++i) {
         const int tactic = tactics[i];
         const bool before = i % 3 == 0;  // both orders of setTactic and attachToContext
@@ -96,7 +99,6 @@ void check_numbers(IPluginCreatorV3One& creator, const Engine& engine, const Lay
         CHECK(run(*attached.runtime, *ends[i % 2], format, tactic, workspace));
         const std::string text = attached.build->getMetadataString();
         CHECK(text.find(describe(tactic)) != std::string::npos);
-        CHECK(text.find("r_in 8 r_out 16") != std::string::npos);
     }
 }
 
@@ -121,12 +123,19 @@ void check_format(IPluginCreatorV3One& creator, const LayerCase& small, const La
     CHECK(made.build->getWorkspaceSize(tensors.in(), tensors.inputs, tensors.out(), 1) ==
           workspace);
 
-    // As the builder times it: a clone, the usual shapes, then tactic after tactic.
+    // As the builder times it: a clone, no context, the usual shapes, then other tactics; the last
+    // that needs counters, and the last.
     const Plugin timed(made.owner->clone());
     CHECK(timed);
     CHECK(timed && run(*timed.runtime, large, format, expected[0], workspace));
-    CHECK(timed && timed.runtime->setTactic(expected.back()) == 0);
-    CHECK(timed && run(*timed.runtime, small, format, expected.back(), workspace));
+    const auto counting = std::find_if(expected.rbegin(), expected.rend(), [&](int tactic) {
+        return counter_count(tactic, small.params()) > 0;
+    });
+    for (const int tactic :
+         {counting == expected.rend() ? expected[0] : *counting, expected.back()}) {
+        CHECK(timed && timed.runtime->setTactic(tactic) == 0);
+        CHECK(timed && run(*timed.runtime, small, format, tactic, workspace));
+    }
 
     std::vector<int> run_here = expected;
     if (!given.empty()) {  // the others run without the attribute
@@ -235,12 +244,12 @@ void check_refused_shapes(IPluginCreatorV3One& creator, const LayerCase& problem
             if (infer(*plugin.build, inputs).empty()) _exit(EXIT_FAILURE);
         });
     };
-    const std::string core = "input core: received [3, 5, 16, 16], expected [3, 5, 16, 8]";
+    const std::string core = "input core: received [3, 5, 16, 48], expected [3, 5, 16, 40]";
     const std::string last = "input last: received [12, 24], expected [12, 16]";
     const std::string bias = "input bias: received [13], expected [12]";
     refuse_everywhere("input X: received [2, 21, 9, 11]", "input X: received [-1, 21, -1, -1]",
                       plugin::kX, 1, 21);
-    refuse_everywhere(core, core, plugin::kCore, 3, 16);
+    refuse_everywhere(core, core, plugin::kCore, 3, 48);
     refuse_everywhere(last, last, plugin::kLast, 1, 24);
     refuse_everywhere(bias, bias, plugin::kBias, 0, 13);
     if (problem.sizes.residual)

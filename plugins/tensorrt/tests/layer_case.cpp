@@ -4,29 +4,12 @@
 
 namespace tdc::test {
 
+// clang-format off
 LayerCase::LayerCase(bool residual, int n, int h, int w)
-    : sizes{"plugin",
-            n,
-            h,
-            w,
-            20,
-            12,
-            8,
-            16,
-            3,
-            5,
-            kStrides[0],
-            kStrides[1],
-            kPads[0],
-            kPads[1],
-            kPads[2],
-            kPads[3],
-            kDilations[0],
-            kDilations[1],
-            residual,
-            kFirstSlope,
-            kCoreSlope,
-            kSlope} {}
+    : sizes{"plugin", n, h, w, 20, 12, 40, 16, 3, 5, kStrides[0], kStrides[1],
+            kPads[0], kPads[1], kPads[2], kPads[3], kDilations[0], kDilations[1],
+            residual, kFirstSlope, kCoreSlope, kSlope} {}
+// clang-format on
 
 const plugin::Operator& LayerCase::op() const {
     return sizes.residual ? plugin::kTuckerConvAdd : plugin::kTuckerConv;

@@ -16,7 +16,7 @@ inline constexpr Format kFormats[] = {Format::kHalfChannelLast, Format::kFloatCh
                                       Format::kFloatChannelFirst};
 
 // Sizes that tell everything apart: no two of height, width, ranks and channels agree, and neither
-// channels nor M are multiples of 8.
+// channels nor M are multiples of 8. r_in is enough for splits of 2 and 4.
 struct LayerCase {
     static constexpr int32_t kStrides[2] = {2, 1}, kPads[4] = {1, 2, 3, 4}, kDilations[2] = {1, 2};
     static constexpr float kFirstSlope = .5F, kCoreSlope = .25F, kSlope = .125F;

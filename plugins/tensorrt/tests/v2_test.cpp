@@ -126,8 +126,8 @@ void check_refused(IPluginCreator& creator, const LayerCase& problem) {
     const Owner plugin(creator.createPlugin("node", NodeFields().collection()));
     if (!plugin) return;
     std::vector<Shape> inputs = problem.inputs();
-    inputs[tdc::plugin::kCore][3] = 16;
-    CHECK_FAILS("input core: received [3, 5, 16, 16], expected [3, 5, 16, 8]", [&] {
+    inputs[tdc::plugin::kCore][3] = 48;
+    CHECK_FAILS("input core: received [3, 5, 16, 48], expected [3, 5, 16, 40]", [&] {
         Expressions expressions(inputs);
         if (of(plugin)
                 .getOutputDimensions(0, expressions.inputs(), problem.op().inputs(),
