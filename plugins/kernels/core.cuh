@@ -11,24 +11,11 @@
 #pragma once
 
 #include "kernels/arithmetic.cuh"
-#include "kernels/channel_first.h"
+#include "kernels/channel_first_launch.h"
 
 namespace tdc::core {
 
 constexpr int kMostThreads = 256;  // a thread may then have 255 registers
-
-enum class WeightOrder {
-    kPaper,     // [c, kernel_h, kernel_w, m]: neighbouring threads read neighbouring weights
-    kOperator,  // [kernel_h, kernel_w, m, c]: a thread reads four channels at once
-};
-
-// The input pixels under a tile of output pixels.
-struct Halo {
-    int h, w;
-    TDC_HOST_DEVICE Halo(const CoreParams& p, int tile_h, int tile_w)
-        : h((tile_h - 1) * p.stride_h + (p.kernel_h - 1) * p.dilation_h + 1),
-          w((tile_w - 1) * p.stride_w + (p.kernel_w - 1) * p.dilation_w + 1) {}
-};
 
 // Kernel is 3 for a 3x3 kernel with strides and dilations of 1, and 0 for any other.
 template <int TileH, int TileW, int Kernel, WeightOrder Order>

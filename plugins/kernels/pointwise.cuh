@@ -7,26 +7,9 @@
 #pragma once
 
 #include "kernels/arithmetic.cuh"
+#include "kernels/channel_first_launch.h"
 
 namespace tdc::pointwise {
-
-constexpr int kTile = 64, kDepth = 16;  // kDepth channels of X at a time
-constexpr int kSide = 16, kThreads = kSide * kSide, kPerThread = kTile / kSide;
-constexpr int kPitch = kTile + 4;
-constexpr int kSharedBytes = 2 * kDepth * kPitch * static_cast<int>(sizeof(float));
-
-struct Params {
-    const float* x;           // [n, c, pixels]
-    const float* weights;     // [m, c]
-    const float* bias;        // [m]
-    const float* residual;    // [n, m, pixels], or null
-    float* y;                 // [n, m, pixels]
-    const float* input_bias;  // [c], or null
-    float input_slope, slope;
-    int n, c, m, pixels;
-    float* zeros;  // the launch also sets these to zero
-    long long zero_count;
-};
 
 class Block {
   public:

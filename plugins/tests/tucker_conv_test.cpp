@@ -23,7 +23,7 @@ using tdc::test::DeviceArray;
 using tdc::test::DeviceProblem;
 using tdc::test::Problem;
 
-constexpr std::size_t kTacticsOfACase = 7, kTacticsOfARaceCase = 3;  // at most
+constexpr std::size_t kTacticsOfACase = 7, kTacticsOfARaceCase = 4;  // at most
 constexpr std::size_t kTacticsOfSchedules = 3;  // of a case with `every_schedule`, at most
 constexpr std::size_t kCasesOfATactic = 3;      // at least, where so many are legal
 

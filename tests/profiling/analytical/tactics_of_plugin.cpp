@@ -4,6 +4,7 @@
 // gets "is_legal workspace_bytes". Only the host's side is compiled; nothing can be launched.
 #include <iostream>
 
+#include "kernels/channel_first_launch.h"
 #include "kernels/families.h"
 #include "kernels/fused_launch.h"
 #include "kernels/unfused_launch.h"
@@ -39,6 +40,8 @@ const Entry kF32[] = {
 }  // namespace tdc::unfused
 
 namespace tdc {
+cudaError_t core::launch(int, const CoreParams&, cudaStream_t) { return cudaErrorNotSupported; }
+cudaError_t pointwise::launch(const Params&, cudaStream_t) { return cudaErrorNotSupported; }
 cudaError_t current_device(Device&) { return cudaErrorNotSupported; }
 }  // namespace tdc
 
