@@ -16,7 +16,8 @@ cudaError_t launch_tile(int channels, const CoreParams& p, cudaStream_t stream) 
     if (!fits_int(blocks)) return cudaErrorInvalidConfiguration;
     const bool plain = p.kernel_h == 3 && p.kernel_w == 3 && p.stride_h == 1 && p.stride_w == 1 &&
                        p.dilation_h == 1 && p.dilation_w == 1;
-    const auto kernel = plain ? core::kernel<TileH, TileW, 3, Order> : core::kernel<TileH, TileW, 0, Order>;
+    const auto kernel =
+        plain ? core::kernel<TileH, TileW, 3, Order> : core::kernel<TileH, TileW, 0, Order>;
     const cudaError_t error = allow_shared_memory(kernel);
     if (error != cudaSuccess) return error;
     const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(ceil_div(p.c, channels)));

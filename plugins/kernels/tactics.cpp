@@ -16,9 +16,10 @@ struct Line {
     bool splits;       // small tiles only: others are for maps that fill the device
 };
 
-#define TDC_FUSED(arithmetic, label, h, w, r, wm, wn, c, s) \
-    {Family::kFused, Arithmetic::arithmetic,                \
-     "fused " label " " #h "x" #w " r" #r " w" #wm "x" #wn " c" #c " s" #s, (h) * (w) <= 64 && (r) <= 64},
+#define TDC_FUSED(arithmetic, label, h, w, r, wm, wn, c, s)                 \
+    {Family::kFused, Arithmetic::arithmetic,                                \
+     "fused " label " " #h "x" #w " r" #r " w" #wm "x" #wn " c" #c " s" #s, \
+     (h) * (w) <= 64 && (r) <= 64},
 #define TDC_FUSED_F16(...) TDC_FUSED(kF16, "f16", __VA_ARGS__)
 #define TDC_FUSED_TF32(...) TDC_FUSED(kTf32, "tf32", __VA_ARGS__)
 #define TDC_FUSED_F32(...) TDC_FUSED(kF32, "f32", __VA_ARGS__)

@@ -23,7 +23,7 @@ using tdc::test::DeviceArray;
 using tdc::test::DeviceProblem;
 using tdc::test::Problem;
 
-constexpr std::size_t kTacticsOfACase = 7, kTacticsOfARaceCase = 4;  // at most
+constexpr std::size_t kTacticsOfACase = 7, kTacticsOfAWatchedCase = 4;  // at most
 constexpr std::size_t kTacticsOfSchedules = 3;  // of a case with `every_schedule`, at most
 constexpr std::size_t kCasesOfATactic = 3;      // at least, where so many are legal
 
@@ -55,7 +55,7 @@ std::vector<int> legal_tactics(const Kernels& kernels, const Case& layer) {
 using Plan = std::vector<std::vector<int>>;
 
 Plan make_plan(const Kernels& kernels) {
-    const std::size_t most = tdc::test::detects_races() ? kTacticsOfARaceCase : kTacticsOfACase;
+    const std::size_t most = tdc::test::is_watched() ? kTacticsOfAWatchedCase : kTacticsOfACase;
     Plan plan;
     std::map<int, std::size_t> legal_cases, chosen_cases;
     for (const Case& layer : cases()) {
@@ -162,7 +162,7 @@ void check_case(const Kernels& kernels, std::size_t i, const std::vector<int>& t
     const Problem problem(cases()[i], kernels.arithmetic);
     const Bounds bounds = problem.bounds();
     DeviceProblem on_device(problem, kernels.family);
-    const bool every_schedule = cases()[i].every_schedule && !tdc::test::detects_races();
+    const bool every_schedule = cases()[i].every_schedule && !tdc::test::is_watched();
     std::size_t thorough = every_schedule ? kTacticsOfSchedules : 0;
     for (const int tactic : tactics) {
         Run run(tactic, on_device, problem, bounds);

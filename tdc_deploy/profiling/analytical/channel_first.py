@@ -16,11 +16,12 @@ from tdc_deploy.profiling.analytical.shapes import TuckerShape
 from tdc_deploy.profiling.analytical.tactics import ChannelFirstConfig, Tactic
 
 FLOAT_BYTES = 4
-MOST_THREADS = 1024
+MOST_THREADS = 256  # of a block of the core kernel; more channels take turns
 
 # The 1x1 convolutions' tile and its threads.
 TILE = 64
 TILE_THREADS = 256
+POINTWISE_SHARED_BYTES = 2 * 16 * (TILE + 4) * FLOAT_BYTES
 
 
 class ChannelFirstPlan:
@@ -41,13 +42,13 @@ class ChannelFirstPlan:
 
     @property
     def shared_bytes(self) -> int:
-        """Shared memory of a block of the core kernel: its input tile."""
-        return self.config.channels * self.halo[0] * self.halo[1] * FLOAT_BYTES
+        """Shared memory of a block of the core kernel, its input tile, or of a 1x1 convolution."""
+        core = self.config.channels * self.halo[0] * self.halo[1] * FLOAT_BYTES
+        return max(core, POINTWISE_SHARED_BYTES)
 
     def is_legal(self, device: Device) -> bool:
-        """One thread for each output channel, and the input tile in shared memory."""
-        fits = self.shared_bytes <= device.architecture.shared_bytes_per_block
-        return fits and self.shape.r_out <= MOST_THREADS
+        """channel_first_is_legal of kernels/channel_first.cpp."""
+        return self.shared_bytes <= device.architecture.shared_bytes_per_block
 
     @property
     def workspace(self) -> tuple[int, int]:
@@ -72,13 +73,14 @@ class ChannelFirstPlan:
         tile = config.tile_h * config.tile_w
         inputs = config.channels * self.halo[0] * self.halo[1]
         weights = config.channels * shape.taps * shape.r_out
-        threads = ceil_div(shape.r_out, 32) * 32
+        threads = min(ceil_div(shape.r_out, 32) * 32, MOST_THREADS)
+        turns = ceil_div(shape.r_out, threads)
         stage = Stage(
             "core",
             wait_cycles=PASS_CYCLES.value + config.channels * CHANNEL_CYCLES.value,
-            flops=2 * tile * config.channels * shape.taps * threads,
+            flops=2 * tile * config.channels * shape.taps * threads * turns,
             # A warp reads every input once, and all its lanes get the same.
-            shared_bytes=threads // 32 * inputs * 32 * FLOAT_BYTES,
+            shared_bytes=turns * threads // 32 * inputs * 32 * FLOAT_BYTES,
             # Sums are added to T2 in L2: read and written.
             l2_bytes=(inputs + weights + 2 * tile * shape.r_out) * FLOAT_BYTES,
             dram_bytes=traffic.core_bytes(shape, "f32"),
@@ -110,7 +112,7 @@ def _pointwise(name: str, pixels: int, channels: int, depth: int, dram_bytes: in
     return Launch(
         ceil_div(pixels, TILE) * ceil_div(channels, TILE),
         TILE_THREADS,
-        4 * TILE * 36 * FLOAT_BYTES,
+        POINTWISE_SHARED_BYTES,
         most_registers("f32", TILE * TILE, TILE_THREADS),
         2,
         "f32",

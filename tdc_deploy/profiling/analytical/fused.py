@@ -30,6 +30,10 @@ from tdc_deploy.profiling.analytical.tactics import FusedConfig, Tactic
 UNIT = 8
 FLOAT_BYTES = 4
 INTS_PER_VECTOR = VECTOR_BYTES // 4
+LARGEST_HALO = 1024  # pixels of a side
+ROWS_OF_LDMATRIX = 8
+# Loads of sums that are under way at once, where blocks share r_in.
+LOADS_AT_ONCE = 4
 # Sums of T2 that a thread adds up at a time, where blocks share r_in.
 SUMS_AT_ONCE = 4
 
@@ -64,18 +68,29 @@ class FusedPlan:
         """Dynamic shared memory of a block: struct Layout of kernels/fused_layout.h, term by term."""
         config, shape = self.config, self.shape
         slice_vectors = self.slice // self.vector
-        t1 = self.halo_pixels * (slice_vectors | 1)
+        t1 = self.halo[0] * self._row_pitch(slice_vectors | 1)
         t2 = config.pixels * (ceil_div(shape.r_out // self.vector, 2) * 2 | 1)
         cluster = self.tactic.split == "cluster"
         partial = config.pixels * (shape.r_out // INTS_PER_VECTOR + 1) if cluster else 0
         rows = config.stages * config.rows * CHUNK_PITCH
         columns = config.stages * config.columns * CHUNK_PITCH
         table = ceil_div(shape.taps * slice_vectors, CHUNK_VECTORS) * CHUNK_VECTORS
-        offsets = ceil_div(table, INTS_PER_VECTOR)
+        offsets = 2 * (table // INTS_PER_VECTOR)
         pixels = ceil_div(self.halo_pixels, INTS_PER_VECTOR)
-        t1_rows = ceil_div(self.halo_pixels + 1, INTS_PER_VECTOR)
-        tables = offsets + pixels + t1_rows
+        places = ceil_div(self.halo_pixels + 1, INTS_PER_VECTOR)
+        tables = offsets + pixels + places
         return (t1 + max(t2 + partial, rows) + columns + tables) * VECTOR_BYTES
+
+    def _row_pitch(self, pixel_pitch: int) -> int:
+        """Vectors from one row of the halo in T1 to the next; its columns are grouped by the stride."""
+        stride_h, stride_w = self.shape.strides
+        pitch = stride_w * ceil_div(self.halo[1], stride_w) * pixel_pitch
+        if self.config.tile_w != ROWS_OF_LDMATRIX // 2:
+            return pitch
+        # Two rows of four pixels are loaded at once, and hit different banks.
+        padded = (pitch + i for i in range(ROWS_OF_LDMATRIX))
+        free = (p for p in padded if p * stride_h % ROWS_OF_LDMATRIX == ROWS_OF_LDMATRIX // 2)
+        return next(free, pitch)
 
     def is_legal(self, device: Device) -> bool:
         """fused_is_legal of kernels/fused.cpp; ranks are multiples of 8 here."""
@@ -85,6 +100,8 @@ class FusedPlan:
         if self.shape.r_in // UNIT < self.tactic.parts:
             return False
         if cluster and ceil_div(self.shape.m, UNIT) < self.tactic.parts:
+            return False
+        if max(self.halo) > LARGEST_HALO:
             return False
         return self.shared_bytes <= device.architecture.shared_bytes_per_block
 
@@ -153,16 +170,17 @@ class FusedPlan:
         )
 
     def _exchange(self) -> Stage:
-        """The partial sums of T2 are added up, part by part, each waited for."""
+        """The partial sums of T2 are added up, a few loads at a time."""
         parts, threads = self.tactic.parts, self.config.threads
+        waits = ceil_div(parts, LOADS_AT_ONCE)
         sums = self.config.pixels * self.shape.r_out
         moved = sums * FLOAT_BYTES
         if self.tactic.split == "cluster":
-            reads = parts * ceil_div(sums // SUMS_AT_ONCE // parts, threads)
+            reads = waits * ceil_div(sums // SUMS_AT_ONCE // parts, threads)
             wait = CLUSTER_CYCLES.value + reads * REMOTE_CYCLES.value
             # Read from all blocks and written to all: as if it went through L2.
             return Stage("exchange", wait_cycles=wait, l2_bytes=2 * moved)
-        reads = parts * ceil_div(sums // SUMS_AT_ONCE, threads)
+        reads = waits * ceil_div(sums // SUMS_AT_ONCE, threads)
         wait = TICKET_CYCLES.value + reads * L2_LATENCY.value
         return Stage("exchange", self._last_share, wait_cycles=wait, l2_bytes=parts * moved)
 

@@ -24,7 +24,8 @@ FAMILIES: tuple[Family, ...] = get_args(Family)
 ARITHMETICS: tuple[Arithmetic, ...] = get_args(Arithmetic)
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-# The most pixels of a tile whose r_in several blocks may share, and how many blocks.
+# The most pixels of a tile, and of a pass over its halo, whose r_in several blocks may share, and
+# how many blocks.
 LARGEST_SPLIT_TILE = 64
 PARTS = (2, 4, 8)
 
@@ -179,5 +180,6 @@ def _parse_line(line: str) -> tuple[Family, Arithmetic, Config]:
 def _parts_of(config: Config, split: Split) -> tuple[int, ...]:
     if split == "none":
         return (1,)
-    small = isinstance(config, FusedConfig) and config.pixels <= LARGEST_SPLIT_TILE
-    return PARTS if small else ()
+    if not isinstance(config, FusedConfig):
+        return ()
+    return PARTS if max(config.pixels, config.rows) <= LARGEST_SPLIT_TILE else ()

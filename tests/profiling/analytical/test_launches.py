@@ -59,13 +59,14 @@ def test_stage_1_may_hold_the_most_sums() -> None:
     assert fused(FusedConfig(4, 4, 64, 1, 4, 128, 4)).registers == 255
 
 
-def test_sums_of_a_split_are_waited_for_part_by_part() -> None:
-    """16 pixels of 160 channels, four at a time, by 128 threads: 5 turns; a cluster shares them."""
+def test_sums_of_a_split_are_waited_for_four_at_a_time() -> None:
+    """16 pixels of 160 channels, four at a time, by 128 threads: 5 turns, each with
+    two loads after each other for 8 parts; a cluster shares the turns."""
     config = FusedConfig(4, 4, 48, 1, 4, 64, 4)
     assert [stage.name for stage in fused(config).stages] == ["reduce", "core", "expand"]
     ticket = fused(config, "ticket", 8).stages[2]
-    assert ticket.wait_cycles == TICKET_CYCLES.value + 5 * 8 * L2_LATENCY.value
+    assert ticket.wait_cycles == TICKET_CYCLES.value + 5 * 2 * L2_LATENCY.value
     assert (ticket.share, ticket.l2_bytes) == (1 / 8, 8 * 4 * 16 * 160)
     cluster = fused(config, "cluster", 8).stages[2]
-    assert cluster.wait_cycles == CLUSTER_CYCLES.value + 1 * 8 * REMOTE_CYCLES.value
+    assert cluster.wait_cycles == CLUSTER_CYCLES.value + 1 * 2 * REMOTE_CYCLES.value
     assert (cluster.share, cluster.l2_bytes) == (1, 2 * 4 * 16 * 160)

@@ -136,9 +136,9 @@ def test_shared_memory_by_hand() -> None:
     tactic = named("fused f16 8x8 r64 w2x4 c64 s3")
     t1 = 100 * 5
     rows, columns = 3 * 64 * 9, 3 * 64 * 9
-    offsets, pixels, t1_rows = 40 // 4, 100 // 4, -(-101 // 4)
+    offsets, pixels, places = 2 * 40 // 4, 100 // 4, -(-101 // 4)
     assert rows > 64 * 5  # X's buffers are larger than T2, which takes their place
-    tables = offsets + pixels + t1_rows
+    tables = offsets + pixels + places
     assert shared_bytes(tactic, LAYER1) == 16 * (t1 + rows + columns + tables)
 
 
@@ -146,7 +146,7 @@ def test_a_cluster_keeps_its_part_of_t2_beside_t2() -> None:
     """160 output ranks: T2 has 20 + 1 vectors a pixel, its fp32 sums 40 + 1; r_in is cut to 24."""
     tactic = named("fused f16 8x8 r64 w2x4 c64 s3 cluster8")
     t1, t2, sums, columns = 100 * 3, 64 * 21, 64 * 41, 3 * 64 * 9
-    tables = 32 // 4 + 100 // 4 + -(-101 // 4)
+    tables = 2 * 32 // 4 + 100 // 4 + -(-101 // 4)
     assert shared_bytes(tactic, LAYER4) == 16 * (t1 + t2 + sums + columns + tables)
 
 
