@@ -6,25 +6,38 @@ BIN := $(VENV)/bin
 OUT := out
 CPP := $(shell find plugins -name "*.h" -o -name "*.cpp" -o -name "*.cu" -o -name "*.cuh" -o -name "*.c")
 
-.PHONY: demo test test-slow test-kernels lint types format clean
+SANITIZED := build/sanitized
+
+.PHONY: demo test test-slow test-python test-kernels test-sanitized lint types format clean
 
 demo: $(VENV)/installed
 	@mkdir -p $(OUT)
 	$(BIN)/tdc-deploy build train/demo/digits.onnx -o $(OUT)/digits.onnx --inputs train/demo/heldout.npz --verbose
 	$(BIN)/tdc-deploy inspect $(OUT)/digits.onnx
 
-test: $(VENV)/installed-dev test-kernels
+test: test-kernels test-python
+
+test-python: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
 
-# The CUDA kernels, run on the CPU: needs CMake and a C++ compiler, no GPU and no CUDA.
+# The CUDA kernels and the TensorRT plugin, run on the CPU: needs CMake and a C++ compiler, no GPU. Without nvcc what it
+# would make of the kernels is not tested, and without a network the plugin not in TensorRT's own registry.
 test-kernels: $(VENV)/installed-dev
 	@if command -v cmake >/dev/null && command -v c++ >/dev/null; then \
-		cmake -S . -B build -DPython3_EXECUTABLE=$(abspath $(BIN)/python) >/dev/null && cmake --build build --parallel 2 >/dev/null && \
+		cmake -S . -B build -DPython3_EXECUTABLE=$(abspath $(BIN)/python) >/dev/null && \
+		cmake --build build --parallel 2 >/dev/null && \
 		ctest --test-dir build --parallel 2 --output-on-failure; \
 	else echo "no CMake or no C++ compiler: the tests of the CUDA kernels were not run"; fi
+
+# The same under AddressSanitizer, UndefinedBehaviorSanitizer and LeakSanitizer.
+test-sanitized: $(VENV)/installed-dev
+	cmake -S . -B $(SANITIZED) -DTDC_SANITIZE=ON -DTDC_GATE_ARCHITECTURES= \
+		-DPython3_EXECUTABLE=$(abspath $(BIN)/python) >/dev/null
+	cmake --build $(SANITIZED) --parallel 2 >/dev/null
+	ctest --test-dir $(SANITIZED) --parallel 2 --output-on-failure
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
