@@ -294,9 +294,14 @@ TDC_DEVICE void copy_vector(typename Arithmetic::Element* to,
         cp_async_16(to, from, count * static_cast<int>(sizeof *from));
         return;
     }
-#pragma unroll 1
+    float values[Arithmetic::kVector];  // all loads are under way before the first is stored
+#pragma unroll
     for (int i = 0; i < Arithmetic::kVector; ++i)
-        Arithmetic::store(to + i, i < count ? Arithmetic::load(from + i) : 0.0f);
+        values[i] = i < count ? Arithmetic::load(from + i) : 0.0f;
+#pragma unroll
+    for (int i = 0; i < Arithmetic::kVector; i += 4)
+        Arithmetic::store_four(to + i,
+                               make_float4(values[i], values[i + 1], values[i + 2], values[i + 3]));
 }
 
 }  // namespace tdc
