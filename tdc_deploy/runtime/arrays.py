@@ -109,11 +109,17 @@ def out_view(name: str, value: Any, *, device: bool) -> View:
             raise TdcError(f"out {name!r} is read-only", expected="an array to write to")
         return view
     flags = view.flags
-    if not (flags.writeable and flags.c_contiguous and flags.aligned):
-        raise TdcError(
-            f"out {name!r} is {'read-only' if not flags.writeable else 'not contiguous'}",
-            expected="a writable C-contiguous array, such as numpy.empty makes",
-        )
+    wanted = {
+        "read-only": flags.writeable,
+        "not contiguous": flags.c_contiguous,
+        "not aligned to its type": flags.aligned,
+    }
+    for problem, absent in wanted.items():
+        if not absent:
+            raise TdcError(
+                f"out {name!r} is {problem}",
+                expected="a writable C-contiguous array, such as numpy.empty makes",
+            )
     return view
 
 

@@ -92,7 +92,11 @@ class DeviceOwner:
 
     def free(self, pointer: int) -> None:
         """Free what `allocate` gave, soon; never waits, so that finalizers may call it."""
-        self._tasks.put((lambda: self._allocations.pop(pointer).free(), None))
+        self._tasks.put((lambda: self.free_now(pointer), None))
+
+    def free_now(self, pointer: int) -> None:
+        """As `free`, in the owning thread with the context current."""
+        self._allocations.pop(pointer).free()
 
     def close(self) -> None:
         """End the thread when nothing is allocated any more; no `call` after this."""

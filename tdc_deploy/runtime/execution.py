@@ -94,7 +94,7 @@ class Execution:
         self._context = None
         self._in_use = None
         for pointer, _ in self._buffers.values():
-            self._owner.free(pointer)
+            self._owner.free_now(pointer)
         self._buffers.clear()
         self._cuda.destroy_event(self._done)
         self._cuda.destroy_stream(self._capture_stream)

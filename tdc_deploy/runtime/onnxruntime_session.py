@@ -79,8 +79,13 @@ class OnnxRuntimeSession(Session):
             else:
                 where = address(target)
                 binding.bind_output(info.name, "cpu", 0, target.dtype, target.shape, where)
-        with onnxruntime_errors("the model cannot be run on these inputs and buffers"):
+        try:
             session.run_with_iobinding(binding)
+        except RuntimeError as error:  # unlike `run`, it has no types of its own
+            raise TdcError(
+                f"the model cannot be run on these inputs and buffers: {str(error).splitlines()[0]}",
+                expected="shapes that the model takes, and buffers of those that it gives",
+            ) from None
         values = binding.get_outputs()
         result = {
             info.name: out[info.name] if info.name in out else value.numpy()
