@@ -127,5 +127,7 @@ def _tensor(engine: Any, name: str) -> TensorInfo:
 
 def _input(engine: Any, name: str) -> TensorInfo:
     info = _tensor(engine, name)
+    if None not in info.shape:
+        return info
     low, _, high = (tuple(shape) for shape in engine.get_tensor_profile_shape(name, _PROFILE))
     return TensorInfo(name, info.dtype, info.shape, low, high)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import hashlib
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -473,8 +477,6 @@ def test_a_gpu_that_is_not_there(engine: Path) -> None:
 
 
 def test_without_tensorrt(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(TdcError, match="tensorrt cannot be imported") as caught:
         load(engine)
@@ -485,3 +487,36 @@ def test_without_tensorrt(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_both_kinds_are_sessions(engine: Path) -> None:
     with load(engine) as session:
         assert isinstance(session, Session)
+
+
+def test_a_program_that_ends_without_closing() -> None:
+    """Nothing aborts, and the device's thread does not keep the program alive."""
+    program = """
+import atexit, tempfile
+from pathlib import Path
+import numpy as np, pytest
+from tests.runtime.fake_gpu import FakeGpu
+import tdc_deploy
+gpu = FakeGpu()
+gpu.install(pytest.MonkeyPatch())
+atexit.register(lambda: print(gpu.violations, gpu.alive))  # before the sessions', so after them
+path = Path(tempfile.mkdtemp()) / "model.engine"
+path.write_bytes(b"engine")
+session = tdc_deploy.load(path)
+session.submit(np.zeros((2, 3), np.float32)).result(10)
+kept = session(gpu.array(np.zeros((2, 3), np.float32)))
+"""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    violations, alive = done.stdout.strip().split("] ")
+    assert violations == "["
+    assert all(count == 0 for count in ast.literal_eval(alive).values())
