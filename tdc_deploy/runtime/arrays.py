@@ -57,7 +57,7 @@ def host_view(name: str, value: Any) -> NDArray[Any]:
             if value.__dlpack_device__()[0] in _DLPACK_HOST:
                 return np.from_dlpack(value)
             raise _on_gpu(name)
-    except (TypeError, RuntimeError, BufferError) as error:
+    except (AttributeError, TypeError, RuntimeError, BufferError) as error:
         raise TdcError(f"{name!r} cannot be seen as NumPy: {error}", expected=_ARRAYS) from None
     if hasattr(value, "__cuda_array_interface__"):
         raise _on_gpu(name)

@@ -18,7 +18,8 @@ _REBUILD = "build the engine on this machine: tdc-deploy build model.onnx -o mod
 class EngineInfo:
     """Where an engine runs; what the sidecar does not say is None.
 
-    `compute_capability` is 10 * major + minor.
+    `compute_capability` is 10 * major + minor. A hardware-compatible engine runs on other and later
+    GPUs too: TensorRT itself decides on which.
     """
 
     tensorrt: str | None
@@ -85,7 +86,8 @@ def _parse(data: Mapping[str, Any]) -> EngineInfo:
         None if capability is None else _capability(capability),
         data.get("plugin") is not None,
         bool(data.get("version_compatible", False)),
-        data.get("hardware_compatibility", "none") not in ("none", None, False),
+        # The other level is "same_compute_capability".
+        data.get("hardware_compatibility") == "ampere_plus",
     )
 
 

@@ -61,6 +61,7 @@ class TensorRtSession(Session):
         super().__init__(engine.inputs, engine.outputs, contexts)
         self._device = device
         self._cuda = cuda
+        self._device_owner = owner
         self._pool = ExecutionPool(make, contexts)
         # Also when the session is dropped without `close`, or the program ends.
         self._finalizer = weakref.finalize(self, _release, self._pool, engine, owner)

@@ -40,6 +40,7 @@ class FakeGpu:
         self.creators: list[Any] = []
         self.format = "LINEAR"
         self.executes = True
+        self.makes_contexts = True
         self.data_dependent = False
         self.two_outputs = False
         self.dtype = "FLOAT"

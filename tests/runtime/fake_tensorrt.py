@@ -136,8 +136,8 @@ class CudaEngine:
         assert (name, profile) == ("x", 0)
         return [(1, 3), (4, 3), (8, 3)]
 
-    def create_execution_context(self) -> ExecutionContext:
-        return ExecutionContext(self.gpu)
+    def create_execution_context(self) -> ExecutionContext | None:
+        return ExecutionContext(self.gpu) if self.gpu.makes_contexts else None
 
 
 class Runtime:

@@ -81,6 +81,11 @@ def test_torch_types_that_numpy_has_not() -> None:
         host_view("x", torch.zeros(2).to_sparse())
 
 
+def test_half_of_dlpack() -> None:
+    with pytest.raises(TdcError, match="cannot be seen as NumPy"):
+        host_view("x", SimpleNamespace(__dlpack__=lambda: None))
+
+
 def test_buffers_must_be_writable_and_whole() -> None:
     array = np.zeros((2, 3))
     with pytest.raises(TdcError, match="not contiguous"):

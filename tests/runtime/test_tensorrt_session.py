@@ -184,7 +184,7 @@ def test_the_producers_stream_is_waited_for(gpu: FakeGpu, engine: Path) -> None:
 def test_a_graph_is_captured_once_per_shape_and_replayed(gpu: FakeGpu, engine: Path) -> None:
     with load(engine) as session:
         for i in range(5):
-            for rows in (2, 5):
+            for rows in (2, 5) if i % 2 else (5, 2):
                 x = batch(rows, first=i)
                 assert np.array_equal(session(x), 2 * x)
         names = gpu.names()
@@ -307,6 +307,26 @@ def test_a_session_that_is_dropped_frees_everything(gpu: FakeGpu, engine: Path) 
     assert eventually(lambda: all_freed(gpu))
 
 
+def test_a_session_that_is_collected_in_the_devices_thread(gpu: FakeGpu, engine: Path) -> None:
+    session: Any = load(engine)
+    owner = session._device_owner
+    holder = [session]
+    del session
+    owner.call(holder.clear)
+    assert eventually(lambda: all_freed(gpu))
+
+
+def test_a_context_that_could_not_be_made_is_tried_again(gpu: FakeGpu, engine: Path) -> None:
+    gpu.makes_contexts = False
+    with load(engine, concurrency=1) as session:
+        for _ in range(2):
+            with pytest.raises(TdcError, match="no execution context"):
+                session(batch(2))
+        gpu.makes_contexts = True
+        assert np.array_equal(session(batch(2)), 2 * batch(2))
+    assert all_freed(gpu)
+
+
 def test_no_memory_left(gpu: FakeGpu, engine: Path) -> None:
     gpu.limit = 50
     with load(engine) as session:
@@ -380,6 +400,13 @@ def test_a_sidecar_of_this_machine(engine: Path) -> None:
         ({"tensorrt": "10.4.0", "version_compatible": True}, "built by TensorRT 10.4.0"),
         ({"device": {"compute_capability": 80}}, "compute capability 8.0, this GPU has 9.0"),
         ({"device": {"compute_capability": "8.6"}}, "compute capability 8.6"),
+        (
+            {
+                "device": {"compute_capability": 80},
+                "hardware_compatibility": "same_compute_capability",
+            },
+            "compute capability 8.0",
+        ),
         ({"artifact": {"sha256": "0"}}, "belongs to another file"),
         ({"artifact": []}, "is no sidecar"),
     ],
