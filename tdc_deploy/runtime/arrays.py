@@ -30,6 +30,7 @@ class DeviceView:
     dtype: np.dtype[Any]
     stream: int | None
     owner: Any
+    read_only: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -77,7 +78,7 @@ def any_view(name: str, value: Any) -> View:
     interface = getattr(described, "__cuda_array_interface__", None)
     if interface is None:
         return host_view(name, value)
-    pointer, _ = interface["data"]
+    pointer, read_only = interface["data"]
     shape, dtype = tuple(interface["shape"]), np.dtype(interface["typestr"])
     if interface.get("mask") is not None:
         raise TdcError(f"{name!r} has a mask", expected="a plain array")
@@ -93,7 +94,7 @@ def any_view(name: str, value: Any) -> View:
             expected=f"memory that is aligned to {DEVICE_ALIGNMENT} bytes, and is not empty",
             fix="copy it: .clone() in torch, .copy() in CuPy",
         )
-    return DeviceView(pointer, shape, dtype, interface.get("stream"), value)
+    return DeviceView(pointer, shape, dtype, interface.get("stream"), value, read_only)
 
 
 def out_view(name: str, value: Any, *, device: bool) -> View:
@@ -104,8 +105,7 @@ def out_view(name: str, value: Any, *, device: bool) -> View:
     """
     view = any_view(name, value) if device else host_view(name, value)
     if isinstance(view, DeviceView):
-        read_only = getattr(value, "__cuda_array_interface__")["data"][1]  # noqa: B009
-        if read_only:
+        if view.read_only:
             raise TdcError(f"out {name!r} is read-only", expected="an array to write to")
         return view
     flags = view.flags

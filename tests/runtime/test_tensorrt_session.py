@@ -113,6 +113,23 @@ def test_arrays_on_the_gpu_are_used_where_they_are(gpu: FakeGpu, engine: Path) -
         assert "cuStreamSynchronize" not in gpu.names()
 
 
+def test_a_tensor_with_a_gradient(gpu: FakeGpu, engine: Path) -> None:
+    """As torch's: its memory is not shown before `detach`."""
+
+    class Tensor:
+        def __init__(self, array: Any) -> None:
+            self.detach = lambda: array
+
+        @property
+        def __cuda_array_interface__(self) -> Any:
+            raise RuntimeError("requires grad")
+
+    x, y = gpu.array(batch(4)), gpu.array(batch(4))
+    with load(engine) as session:
+        session(Tensor(x), out=Tensor(y))
+    assert np.array_equal(read(y), 2 * batch(4))
+
+
 def test_fresh_outputs_stay_on_the_gpu_with_such_inputs(gpu: FakeGpu, engine: Path) -> None:
     with load(engine) as session:
         result = session(gpu.array(batch(4)))
