@@ -9,6 +9,7 @@ all others see addresses.
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -128,10 +129,19 @@ class DeviceOwner:
     def _perform(self, function: Callable[[], Any], future: Future[Any] | None) -> None:
         try:
             with primary_context(self.device):
-                value = function()
+                value = _released_here(function)
         except BaseException as error:
             if future is not None:
                 future.set_exception(error)
         else:
             if future is not None:
                 future.set_result(value)
+
+
+def _released_here(function: Callable[[], _Result]) -> _Result:
+    """Call it; an error leaves without its frames' variables, which other threads must not release."""
+    try:
+        return function()
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)
+        raise
