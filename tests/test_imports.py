@@ -22,7 +22,7 @@ import importlib, sys
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "tensorrt", "pycuda", "tdc_train"):
+        if name.split(".")[0] in ("torch", "tensorrt", "pycuda", "cuda", "tdc_train"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Blocked())
@@ -133,9 +133,15 @@ def test_other_names_are_missing() -> None:
 
 
 def test_loading_an_artifact_needs_no_graph_surgery() -> None:
-    loaded = loaded_after("import tdc_deploy; tdc_deploy.load")
+    digits = PACKAGE.parent / "train" / "demo" / "digits.onnx"
+    loaded = loaded_after(f"import tdc_deploy; tdc_deploy.load({str(digits)!r}).close()")
     assert "onnxruntime" in loaded
     assert not loaded & {"onnx_graphsurgeon", "onnxscript", "scipy.optimize", "torch"}
+
+
+def test_the_public_names_load_no_runtime() -> None:
+    loaded = loaded_after("import tdc_deploy; tdc_deploy.load; tdc_deploy.Session")
+    assert not loaded & {"onnx", "onnxruntime", "tensorrt", "pycuda", "cuda", "torch"}
 
 
 def test_importing_the_api_imports_no_torch(fake_torch: Path) -> None:

@@ -1,106 +1,110 @@
-"""Inference with NumPy arrays on a built artifact, or on any ONNX model."""
+"""Inference on a built artifact, on any ONNX model, or on a TensorRT engine."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import asyncio
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tdc_deploy.backends.onnxruntime import make_session
 from tdc_deploy.errors import TdcError
+from tdc_deploy.runtime.binding import InputBinder
+from tdc_deploy.runtime.tensors import TensorInfo
 
-_DTYPES = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(int8)": np.int8,
-    "tensor(int16)": np.int16,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
-    "tensor(uint8)": np.uint8,
-    "tensor(uint16)": np.uint16,
-    "tensor(uint32)": np.uint32,
-    "tensor(uint64)": np.uint64,
-    "tensor(bool)": np.bool_,
-}
+ENGINE_SUFFIXES = (".engine", ".plan")
+CONCURRENCY = 4
+_Self = TypeVar("_Self", bound="Session")
 
 
-@dataclass(frozen=True)
-class TensorInfo:
-    """An input or output; sizes that may vary are None or a name."""
+class Session(ABC):
+    """A loaded model. Call it with one array per input: in order, by name, or as one dict.
 
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int | str | None, ...]
-
-
-class Session:
-    """A loaded model. Call it with one array per input, in order or by name.
-
-    It returns the output array, or a dict of them by name where the model has several. Calls from
+    It returns the output, or a dict of outputs by name where the model has several. Calls from
     several threads are safe. Use as a context manager, or `close` it.
     """
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
-        if threads < 0:
-            raise TdcError(f"threads is {threads}", expected="0 (ONNX Runtime's choice) or more")
-        if not path.is_file():
-            raise TdcError(f"no artifact at {path}", fix="check the path")
-        self._session = make_session(path, threads)
-        self.inputs = [_info(node) for node in self._session.get_inputs()]
-        self.outputs = [_info(node) for node in self._session.get_outputs()]
-        self._by_name = {info.name: info for info in self.inputs}
+    def __init__(
+        self, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], concurrency: int
+    ) -> None:
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self._binder = InputBinder(inputs)
         self._single = len(self.outputs) == 1
-        self._shared = _shared_sizes(self.inputs)
+        self._concurrency = concurrency
+        self._lock = threading.Lock()
+        self._executor: ThreadPoolExecutor | None = None
+        self._closed = False
 
-    def __call__(
-        self, *arrays: NDArray[Any], **named: NDArray[Any]
-    ) -> NDArray[Any] | dict[str, NDArray[Any]]:
+    def __call__(self, *arrays: Any, out: Any = None, stream: Any = None, **named: Any) -> Any:
         """Run the model.
 
-        Raises:
-            TdcError: an input is missing, unknown, or of another dtype or shape; or the session is
-                closed.
-        """
-        session = self._session
-        if session is None:
-            raise TdcError("this session is closed", fix="load the artifact again")
-        if len(arrays) > len(self.inputs):
-            raise TdcError(
-                f"{len(arrays)} inputs", expected=f"{len(self.inputs)}: {', '.join(self._by_name)}"
-            )
-        feeds = {info.name: array for info, array in zip(self.inputs, arrays, strict=False)}
-        self._add_named(feeds, named)
-        for name, array in feeds.items():
-            _check(self._by_name[name], array)
-        for places in self._shared:
-            _check_equal(places, feeds)
-        values: list[NDArray[Any]] = session.run(None, feeds)
-        if self._single:
-            return values[0]
-        return {info.name: value for info, value in zip(self.outputs, values, strict=True)}
+        Args:
+            arrays: inputs in order, or one dict of inputs by name.
+            out: buffers for the outputs, which are then what is returned: an array, a list with one
+                (or None) for each output, or a dict by name. Without it outputs are fresh.
+            stream: the CUDA stream to run on, its address or an object that has it (torch, CuPy,
+                pycuda); engines only. Without it the session's own stream is used.
+            named: inputs by name. An input called `out` or `stream` is given in order or in a dict.
 
-    def _add_named(self, feeds: dict[str, NDArray[Any]], named: Mapping[str, NDArray[Any]]) -> None:
-        for name, array in named.items():
-            if name not in self._by_name or name in feeds:
-                what = "is given twice" if name in feeds else "is no input"
-                raise TdcError(f"{name!r} {what}", expected=", ".join(self._by_name))
-            feeds[name] = array
-        if len(feeds) < len(self.inputs):
-            missing = [name for name in self._by_name if name not in feeds]
-            raise TdcError(f"no input {', '.join(missing)}", expected=", ".join(self._by_name))
+        Raises:
+            TdcError: an input is missing, unknown, or of another dtype or shape; a buffer does not
+                fit; the model refuses these shapes; or the session is closed.
+        """
+        if self._closed:
+            raise closed()
+        return self._run(self._binder.bind(arrays, named), out, stream)
+
+    def submit(
+        self, *arrays: Any, out: Any = None, stream: Any = None, **named: Any
+    ) -> Future[Any]:
+        """Run the model in another thread; the future holds the result, or the TdcError.
+
+        The arrays must stay as they are until the future is done.
+
+        Raises:
+            TdcError: the session is closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise closed()
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(self._concurrency, "tdc-deploy")
+            return self._executor.submit(self, *arrays, out=out, stream=stream, **named)
+
+    async def run_async(
+        self, *arrays: Any, out: Any = None, stream: Any = None, **named: Any
+    ) -> Any:
+        """As a call, but the event loop goes on meanwhile."""
+        return await asyncio.wrap_future(self.submit(*arrays, out=out, stream=stream, **named))
 
     def close(self) -> None:
-        """Free the model; calls after it raise TdcError."""
-        self._session = None
+        """Wait for the calls that run, cancel those submitted that do not, and free the model.
 
-    def __enter__(self) -> Session:
+        Later calls raise TdcError. Closing again does nothing.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            executor = self._executor
+        if executor is not None:
+            executor.shutdown(wait=True, cancel_futures=True)
+        self._release()
+
+    @abstractmethod
+    def _run(self, feeds: dict[str, Any], out: Any, stream: Any) -> Any:
+        """Run on the caller's arrays by input name."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Free what the session holds; called once, when nothing submitted runs any more."""
+
+    def __enter__(self: _Self) -> _Self:
         return self
 
     def __exit__(
@@ -112,64 +116,49 @@ class Session:
         self.close()
 
 
-def load(path: str | PathLike[str], threads: int = 0) -> Session:
+def load(
+    path: str | PathLike[str],
+    threads: int = 0,
+    *,
+    concurrency: int = CONCURRENCY,
+    device: int = 0,
+    plugin: str | PathLike[str] | None = None,
+    cuda_graphs: bool = True,
+) -> Session:
     """Load an artifact for inference.
 
     Args:
-        path: an `.onnx` file.
-        threads: threads within an operator; 0 leaves it to ONNX Runtime.
+        path: an `.onnx` file (ONNX Runtime on the CPU), or an `.engine` or `.plan` (TensorRT).
+        threads: ONNX Runtime's threads within an operator; 0 leaves it to ONNX Runtime.
+        concurrency: how many calls run at a time: threads that `submit` uses, and an engine's
+            execution contexts, each of which takes GPU memory when it is first needed.
+        device: the GPU that an engine runs on, by CUDA's number.
+        plugin: the plugin library of an engine; by default the one that `tdc-deploy plugin path`
+            prints, if the engine's sidecar says that it needs one.
+        cuda_graphs: whether an engine's launches are captured and replayed where a call has the
+            shapes and buffers of the one before.
 
     Raises:
-        TdcError: no such file, or ONNX Runtime refuses it.
+        TdcError: no such file, its runtime is not installed or refuses it, or an engine was built
+            by another TensorRT or for another GPU.
     """
-    return Session(Path(path), threads)
+    where = Path(path)
+    if threads < 0:
+        raise TdcError(f"threads is {threads}", expected="0 (ONNX Runtime's choice) or more")
+    if concurrency < 1:
+        raise TdcError(f"concurrency is {concurrency}", expected="1 or more")
+    if not where.is_file():
+        raise TdcError(f"no artifact at {where}", fix="check the path")
+    if where.suffix in ENGINE_SUFFIXES:
+        from tdc_deploy.runtime.tensorrt_session import TensorRtSession
+
+        library = None if plugin is None else Path(plugin)
+        return TensorRtSession(where, concurrency, device, library, cuda_graphs)
+    from tdc_deploy.runtime.onnxruntime_session import OnnxRuntimeSession
+
+    return OnnxRuntimeSession(where, threads, concurrency)
 
 
-def _info(node: Any) -> TensorInfo:
-    if node.type not in _DTYPES:
-        raise TdcError(f"{node.name!r} is {node.type}", expected="a tensor of numbers")
-    return TensorInfo(node.name, np.dtype(_DTYPES[node.type]), tuple(node.shape))
-
-
-def _check(info: TensorInfo, array: NDArray[Any]) -> None:
-    if not isinstance(array, np.ndarray):
-        raise TdcError(f"{info.name!r} is {type(array).__name__}", expected="a NumPy array")
-    if array.dtype != info.dtype:
-        raise TdcError(
-            f"{info.name!r} is {array.dtype.name}",
-            expected=info.dtype.name,
-            fix=f"convert it with .astype(numpy.{info.dtype.name})",
-        )
-    if array.shape != info.shape and not _fits(array.shape, info.shape):
-        raise TdcError(f"{info.name!r} has shape {array.shape}", expected=f"{info.shape}")
-
-
-Places = list[tuple[str, int]]
-
-
-def _shared_sizes(inputs: list[TensorInfo]) -> list[Places]:
-    """Where each open size that several inputs share stands: [(input, axis), …]."""
-    places: dict[str, Places] = {}
-    for info in inputs:
-        for axis, size in enumerate(info.shape):
-            if isinstance(size, str):
-                places.setdefault(size, []).append((info.name, axis))
-    return [found for found in places.values() if len(found) > 1]
-
-
-def _check_equal(places: Places, feeds: Mapping[str, NDArray[Any]]) -> None:
-    (name, axis), *others = places
-    size = feeds[name].shape[axis]
-    for other, other_axis in others:
-        if feeds[other].shape[other_axis] != size:
-            raise TdcError(
-                f"{other!r} has shape {feeds[other].shape}, {name!r} {feeds[name].shape}",
-                expected=f"size {size} at axis {other_axis} of {other!r}: the model has one for both",
-            )
-
-
-def _fits(shape: tuple[int, ...], declared: tuple[int | str | None, ...]) -> bool:
-    return len(shape) == len(declared) and all(
-        not isinstance(want, int) or have == want
-        for have, want in zip(shape, declared, strict=True)
-    )
+def closed() -> TdcError:
+    """The error of every call after `close`."""
+    return TdcError("this session is closed", fix="load the artifact again")

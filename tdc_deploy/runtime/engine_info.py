@@ -1,0 +1,105 @@
+"""What an engine's sidecar says of where the engine runs; read before TensorRT sees the engine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tdc_deploy.errors import TdcError
+
+_REBUILD = "build the engine on this machine: tdc-deploy build model.onnx -o model.engine"
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """Where an engine runs; what the sidecar does not say is None.
+
+    `compute_capability` is 10 * major + minor. A hardware-compatible engine runs on other and later
+    GPUs too: TensorRT itself decides on which.
+    """
+
+    tensorrt: str | None
+    compute_capability: int | None
+    needs_plugin: bool
+    version_compatible: bool
+    hardware_compatible: bool
+
+    def check_tensorrt(self, installed: str) -> None:
+        """Raise TdcError if this version of TensorRT cannot load the engine."""
+        if self.tensorrt is None:
+            return
+        built, here = _numbers(self.tensorrt), _numbers(installed)
+        fits = built[0] == here[0] and built <= here if self.version_compatible else built == here
+        if not fits:
+            raise TdcError(
+                f"the engine was built by TensorRT {self.tensorrt}, installed is {installed}",
+                expected="the same version"
+                + (" or a later one of the same major" if self.version_compatible else ""),
+                fix=_REBUILD,
+            )
+
+    def check_device(self, compute_capability: int) -> None:
+        """Raise TdcError if the engine was built for a GPU of another compute capability."""
+        built = self.compute_capability
+        if built is None or self.hardware_compatible or built == compute_capability:
+            return
+        raise TdcError(
+            f"the engine was built for compute capability {built / 10}, "
+            f"this GPU has {compute_capability / 10}",
+            expected="a GPU of the same",
+            fix=_REBUILD,
+        )
+
+
+def read_engine_info(engine: Path, content: bytes) -> EngineInfo | None:
+    """What the sidecar of an engine says, or None if there is none.
+
+    Raises:
+        TdcError: it is no sidecar, or belongs to another file of that name.
+    """
+    path = engine.with_name(engine.name + ".json")
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        sha256 = data["artifact"]["sha256"]
+        info = _parse(data)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise TdcError(f"{path} is no sidecar: {error!r}", fix="build the engine again") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise TdcError(
+            f"{path} belongs to another file than {engine}", fix="remove it, or build again"
+        )
+    return info
+
+
+def _parse(data: Mapping[str, Any]) -> EngineInfo:
+    version = data.get("tensorrt")
+    device = data.get("device") or {}
+    capability = device.get("compute_capability")
+    return EngineInfo(
+        None if version is None else str(version),
+        None if capability is None else _capability(capability),
+        data.get("plugin") is not None,
+        bool(data.get("version_compatible", False)),
+        # The other level is "same_compute_capability".
+        data.get("hardware_compatibility") == "ampere_plus",
+    )
+
+
+def _capability(value: int | float | str) -> int:
+    """10 * major + minor of 90, 9.0 or "9.0"."""
+    text = str(value)
+    if "." not in text:
+        return int(text)
+    major, minor = text.split(".")
+    return 10 * int(major) + int(minor)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Major, minor and patch, which an engine must match."""
+    return tuple(int("".join(filter(str.isdigit, part)) or 0) for part in version.split(".")[:3])
