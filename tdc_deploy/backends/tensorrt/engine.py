@@ -68,15 +68,29 @@ def build_engine(
 
 def read_engine(trt: Any, plan: bytes, options: EngineOptions) -> Engine:
     """Deserialise a plan and hold it against the options."""
-    from polygraphy.backend.trt import EngineFromBytes
-
-    with _polygraphy_errors():
-        engine = EngineFromBytes(plan)()
-    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-    layers = read_layers(text)
+    engine = load_engine(plan)
+    layers = read_layers(read_text(trt, engine))
     precision = check_precision(layers, options.precision, version_of(trt) >= STRONGLY_TYPED)
     check_weight_reformats(layers)
     return Engine(plan, str(trt.__version__), precision, layers, *_tensors(trt, engine))
+
+
+def load_engine(plan: bytes) -> Any:
+    """TensorRT's engine of a plan; its plugins have been loaded.
+
+    Raises:
+        TdcError: TensorRT refuses it.
+    """
+    from polygraphy.backend.trt import EngineFromBytes
+
+    with _polygraphy_errors():
+        return EngineFromBytes(plan)()
+
+
+def read_text(trt: Any, engine: Any) -> str:
+    """What the engine's inspector says, as JSON."""
+    inspector = engine.create_engine_inspector()
+    return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
 def create_config(

@@ -6,8 +6,6 @@ synchronisation: more than a small network takes.
 
 from __future__ import annotations
 
-import sys
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from polygraphy.backend.base import BaseRunner
 
-from tdc_deploy.backends.tensorrt.api import tensorrt
 from tdc_deploy.backends.tensorrt.cuda import Cuda
-from tdc_deploy.backends.tensorrt.engine import Engine
+from tdc_deploy.backends.tensorrt.engine import Engine, load_engine
 from tdc_deploy.profiling.measure import Feeds
 
 
@@ -47,11 +44,8 @@ class EngineRunner(BaseRunner):  # type: ignore[misc]  # Polygraphy has no types
 
     def activate_impl(self) -> None:
         """Load the engine; Polygraphy's `activate` calls this."""
-        from polygraphy.backend.trt import EngineFromBytes
-
-        self._trt, self._cuda = tensorrt(), Cuda()
-        with redirect_stdout(sys.stderr):
-            self._engine = EngineFromBytes(self._built.plan)()
+        self._cuda = Cuda()
+        self._engine = load_engine(self._built.plan)
         self._stream = self._cuda.cudaStreamCreate()
         self._events = [self._cuda.cudaEventCreate() for _ in range(2)]
         self._scratch = self._allocate(self._flush_bytes) if self._flush_bytes else 0
