@@ -48,7 +48,8 @@ def _layers(path: Path, sidecar: dict[str, Any] | None) -> list[dict[str, str]]:
     trt = tensorrt()
     if sidecar is None or sidecar["plugin"] is not None:
         load_plugin(trt, find_plugin(version_of(trt)[0]))
-    found = read_layers(read_text(trt, load_engine(path.read_bytes())))
+    shapes = {entry["name"]: tuple(entry["opt"]) for entry in (sidecar or {}).get("inputs", ())}
+    found = read_layers(read_text(trt, load_engine(path.read_bytes()), shapes or None))
     return [
         {
             "name": layer.name,

@@ -47,6 +47,8 @@ NAMES: dict[str, tuple[Version, Version | None]] = {
     "ICudaEngine.get_tensor_dtype": (OLDEST, None),
     "ICudaEngine.get_tensor_shape": (OLDEST, None),
     "EngineInspector.get_engine_information": (OLDEST, None),
+    "EngineInspector.execution_context": (OLDEST, None),
+    "ICudaEngine.create_execution_context": (OLDEST, None),
     "LayerInformationFormat.JSON": (OLDEST, None),
     "MemoryPoolType.WORKSPACE": (OLDEST, None),
     "NetworkDefinitionCreationFlag.STRONGLY_TYPED": (STRONGLY_TYPED, None),

@@ -7,7 +7,7 @@ from typing import Any
 
 from tdc_deploy.errors import TdcError
 
-# cuda-python renamed its module in 12.8.
+# Older releases of cuda-python have the second name only.
 _MODULES = ("cuda.bindings.runtime", "cuda.cudart")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,7 @@ from tdc_deploy.backends.tensorrt.prepare import Prepared
 from tdc_deploy.backends.tensorrt.profiles import Ranges
 from tdc_deploy.errors import TdcError
 from tdc_deploy.files import write_whole
+from tdc_deploy.graph.shapes import Shape
 from tdc_deploy.progress import Progress
 
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
@@ -63,13 +64,14 @@ def build_engine(
     cancellation = Cancellation()
     with cancellation.on_ctrl_c(), _polygraphy_errors():
         plan = _plan(trt, prepared, ranges, options, progress, cancellation)
-    return read_engine(trt, plan, options)
+    return read_engine(trt, plan, ranges, options)
 
 
-def read_engine(trt: Any, plan: bytes, options: EngineOptions) -> Engine:
+def read_engine(trt: Any, plan: bytes, ranges: Ranges, options: EngineOptions) -> Engine:
     """Deserialise a plan and hold it against the options."""
     engine = load_engine(plan)
-    layers = read_layers(read_text(trt, engine))
+    shapes = {name: found.opt for name, found in ranges.items()}
+    layers = read_layers(read_text(trt, engine, shapes))
     precision = check_precision(layers, options.precision, version_of(trt) >= STRONGLY_TYPED)
     check_weight_reformats(layers)
     return Engine(plan, str(trt.__version__), precision, layers, *_tensors(trt, engine))
@@ -87,9 +89,17 @@ def load_engine(plan: bytes) -> Any:
         return EngineFromBytes(plan)()
 
 
-def read_text(trt: Any, engine: Any) -> str:
-    """What the engine's inspector says, as JSON."""
+def read_text(trt: Any, engine: Any, shapes: Mapping[str, Shape] | None = None) -> str:
+    """What the engine's inspector says, as JSON; of an engine of open shapes, at these ones.
+
+    Without them it may have nothing to say of a format but "N/A due to dynamic shapes".
+    """
     inspector = engine.create_engine_inspector()
+    if shapes is not None:
+        context = engine.create_execution_context()
+        for name, shape in shapes.items():
+            context.set_input_shape(name, shape)
+        inspector.execution_context = context
     return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 

@@ -32,6 +32,8 @@ def what_is_missing() -> list[str]:
     missing = []
     if find_spec("tensorrt") is None:
         missing.append("the Python package tensorrt (pip install tensorrt)")
+    if find_spec("cuda") is None:
+        missing.append("the Python package cuda-python (pip install cuda-python)")
     if not compute_capabilities():
         missing.append("an NVIDIA GPU with its CUDA driver")
     if not _has_plugin():

@@ -33,9 +33,17 @@ class FakeEngine:
 
     def __init__(self, text: str) -> None:
         self._text = text
+        self._shapes: dict[str, tuple[int, ...]] = {}
+
+    def create_execution_context(self) -> Any:
+        return SimpleNamespace(set_input_shape=self._shapes.__setitem__)
 
     def create_engine_inspector(self) -> Any:
-        return SimpleNamespace(get_engine_information=lambda _: self._text)
+        return SimpleNamespace(get_engine_information=self._information)
+
+    def _information(self, _format: str) -> str:
+        assert self._shapes == {"image": (4, 32)}, "the shape that it is optimised for"
+        return self._text
 
     def get_tensor_name(self, i: int) -> str:
         return ("image", "logits")[i]

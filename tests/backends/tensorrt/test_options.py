@@ -146,8 +146,10 @@ def machine(monkeypatch: pytest.MonkeyPatch, tensorrt: bool, gpus: list[int], pl
             return Path("plugin.so")
         raise TdcError("no plugin library")
 
-    found = object() if tensorrt else None
-    monkeypatch.setattr(requirements, "find_spec", lambda _: found)
+    installed = {"cuda", "tensorrt"} if tensorrt else set()
+    monkeypatch.setattr(
+        requirements, "find_spec", lambda name: object() if name in installed else None
+    )
     monkeypatch.setattr(requirements, "installed_tensorrt_major", lambda: 10 if tensorrt else None)
     monkeypatch.setattr(requirements, "compute_capabilities", lambda: gpus)
     monkeypatch.setattr(requirements, "find_plugin", find)
@@ -162,6 +164,7 @@ def test_each_missing_thing_is_named_and_nothing_else(
     machine(monkeypatch, tensorrt, gpus, plugin)
     text = "; ".join(requirements.what_is_missing())
     assert ("package tensorrt" in text) == (not tensorrt)
+    assert ("package cuda-python" in text) == (not tensorrt)
     assert ("NVIDIA GPU" in text) == (not gpus)
     assert ("plugin library" in text) == (not plugin)
     if text:
