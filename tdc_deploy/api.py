@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
 from tdc_deploy.artifact import Artifact, sidecar_path
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
-from tdc_deploy.builder import Terms, check_output, make_artifact
+from tdc_deploy.backends.tensorrt.options import EngineOptions
+from tdc_deploy.backends.tensorrt.requirements import check_engine_builds
+from tdc_deploy.builder import ENGINE_SUFFIXES, Terms, check_output, make_artifact
+from tdc_deploy.engines import make_engine
 from tdc_deploy.errors import TdcError
 from tdc_deploy.evaluate import Evaluator
-from tdc_deploy.files import check_distinct
+from tdc_deploy.files import check_distinct, check_writable
 from tdc_deploy.graph.read import model_files
 from tdc_deploy.memory import return_large_blocks
 from tdc_deploy.plan_file import Plan, read_plan
@@ -82,19 +85,23 @@ def build(
     shapes: Shapes | None = None,
     threads: int = 0,
     store: StrPath | None = None,
+    engine: EngineOptions | None = None,
     progress: Progress | None = None,
 ) -> Artifact:
-    """Compress, fuse, verify and write an ONNX model that any ONNX Runtime runs, and its sidecar.
+    """Compress, fuse, verify and write a model and its sidecar: an ONNX file that any ONNX Runtime runs, or
+    a TensorRT engine.
 
     The other arguments are those of `plan`. What is shipped keeps `max_error` and is measurably faster
     than the model that came in; if nothing is, that model itself is shipped, and the artifact says why.
     A model that came in as Tucker chains is fused, and shipped unless that is slower.
 
     Args:
-        output: the file to write, `.onnx`.
+        output: the file to write; `.onnx`, or `.engine` or `.plan` for TensorRT, which takes a plan or a
+            model of Tucker chains.
         plan: a plan or its file, applied as it is.
         strict: raise where the budget cannot be met within `max_error`.
         fail_above: raise where the measured error is above this.
+        engine: how a TensorRT engine is built.
 
     Raises:
         TdcError: a bad file, value or combination of them, or a result that the terms refuse; nothing
@@ -102,19 +109,23 @@ def build(
     """
     source_path, output_path = Path(model), Path(output)
     budgets = (latency_budget, speedup, flops_budget)
-    if plan is not None and any(budget is not None for budget in budgets):
-        raise TdcError(
-            "both a plan and a budget", expected="one of them: a plan is applied as it is"
+    planned = any(budget is not None for budget in budgets)
+    if output_path.suffix in ENGINE_SUFFIXES:
+        terms = Terms(strict, fail_above)
+        return _build_engine(
+            *(source_path, output_path, plan, inputs, max_error, planned, shapes),
+            engine or EngineOptions(),
+            terms,
+            progress or silent,
         )
-    given = read_plan(Path(plan)) if isinstance(plan, (str, PathLike)) else plan
-    _check_fail_above(fail_above)
-    check_output(output_path)
-    read = [Path(p) for p in (inputs, plan, store) if isinstance(p, (str, PathLike))]
-    written = [output_path, sidecar_path(output_path)]
-    check_distinct(written, [*model_files(source_path), *read])
+    if engine is not None:
+        raise TdcError(
+            f"options of TensorRT engines for {output_path}",
+            expected="an output that ends in .engine or .plan, or none of these options",
+        )
+    given = _checked(source_path, output_path, plan, planned, fail_above, [inputs, store])
     with _opened(source_path, inputs, shapes, threads, store) as (evaluator, measured):
-        unplanned = plan is None and all(budget is None for budget in budgets)
-        fuse_only = unplanned and evaluator.source.is_compressed
+        fuse_only = plan is None and not planned and evaluator.source.is_compressed
         wanted = inputs is not None or fuse_only
         goal = _goal(wanted, latency_budget, speedup, max_error, solver, flops_budget, theta)
         return make_artifact(
@@ -127,6 +138,65 @@ def build(
             progress or silent,
             fuse_only=fuse_only,
         )
+
+
+def _build_engine(
+    source_path: Path,
+    output: Path,
+    plan: Plan | StrPath | None,
+    inputs: StrPath | None,
+    max_error: float | None,
+    planned: bool,
+    shapes: Shapes | None,
+    options: EngineOptions,
+    terms: Terms,
+    progress: Progress,
+) -> Artifact:
+    own_words = {"--plan": plan, "--inputs": inputs, "--max-error": max_error}
+    words = [
+        word
+        for flag, value in own_words.items()
+        if isinstance(value, (str, PathLike, float))
+        for word in (flag, str(value))
+    ]
+    check_engine_builds(source_path, output, words)
+    cache = options.timing_cache
+    given = _checked(source_path, output, plan, planned, terms.fail_above, [inputs, cache])
+    if planned:
+        raise TdcError(
+            "a budget for a TensorRT engine",
+            expected="a plan: planning by times measured on TensorRT is not there yet",
+            fix="plan on ONNX Runtime with tdc-deploy plan, then build with --plan plan.json",
+        )
+    if cache is not None:
+        check_writable(cache)
+    source = read_source(source_path, {**(shapes or {}), **options.opt_shapes})
+    samples = _samples(source, inputs)
+    known = inputs is not None or source.is_compressed
+    limit = _goal(known, None, None, max_error, "milp", None, THETA).max_error
+    return make_engine(source, samples, output, given, limit, options, terms, progress)
+
+
+def _checked(
+    source_path: Path,
+    output: Path,
+    plan: Plan | StrPath | None,
+    planned: bool,
+    fail_above: float | None,
+    read: Sequence[StrPath | None],
+) -> Plan | None:
+    """The plan, once the files and values are found to fit each other; nothing long is done."""
+    if plan is not None and planned:
+        raise TdcError(
+            "both a plan and a budget", expected="one of them: a plan is applied as it is"
+        )
+    path = plan if isinstance(plan, (str, PathLike)) else None
+    given = read_plan(Path(path)) if path is not None else plan
+    _check_fail_above(fail_above)
+    check_output(output)
+    files = [Path(name) for name in (path, *read) if name is not None]
+    check_distinct([output, sidecar_path(output)], [*model_files(source_path), *files])
+    return given  # type: ignore[return-value]  # a path was read
 
 
 @contextmanager

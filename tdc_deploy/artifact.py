@@ -69,7 +69,16 @@ def write_artifact(
     if size > MAX_INLINE_BYTES:
         raise TdcError(f"the result is {size} bytes", expected="at most 2 GiB in one ONNX file")
     content = model.SerializeToString()
-    description = describe(artifact, model, source, backend)
+    description = describe(artifact, source, backend) | {
+        "precision": sorted(_weight_types(model)),
+        "inputs": [_value(value) for value in model.graph.input],
+        "outputs": [_value(value) for value in model.graph.output],
+    }
+    write_with_sidecar(artifact, content, description)
+
+
+def write_with_sidecar(artifact: Artifact, content: bytes, description: dict[str, Any]) -> None:
+    """Write the file and a sidecar of this content, to which the file's hash is added; both or neither."""
     description["artifact"] = {
         "file": artifact.path.name,
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -79,10 +88,8 @@ def write_artifact(
     write_whole({artifact.path: content, artifact.sidecar: text.encode()})
 
 
-def describe(
-    artifact: Artifact, model: onnx.ModelProto, source: Source, backend: Mapping[str, str]
-) -> dict[str, Any]:
-    """The sidecar's content, without the hash of the file itself."""
+def describe(artifact: Artifact, source: Source, backend: Mapping[str, str]) -> dict[str, Any]:
+    """The sidecar's content that every backend has; precision, inputs and outputs are not in it."""
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -93,9 +100,6 @@ def describe(
         "warnings": list(artifact.warnings),
         "network": asdict(artifact.ratio),
         "verification": asdict(artifact.comparison),
-        "precision": sorted(_weight_types(model)),
-        "inputs": [_value(value) for value in model.graph.input],
-        "outputs": [_value(value) for value in model.graph.output],
         "planned_shapes": {name: list(shape) for name, shape in source.inputs.items()},
         "plan": None if artifact.plan is None else plan_to_json(artifact.plan),
         "plugin": None,

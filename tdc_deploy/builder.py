@@ -47,13 +47,11 @@ class Terms:
 
 def check_output(output: Path) -> None:
     """Raise TdcError if no artifact can be written there, before any work is done."""
-    if output.suffix in ENGINE_SUFFIXES:
+    if output.suffix not in (*SUFFIXES, *ENGINE_SUFFIXES):
         raise TdcError(
-            f"output {output}: TensorRT engines cannot be built by this version",
-            expected="a name that ends in .onnx",
+            f"output {output}",
+            expected="a name that ends in .onnx for ONNX Runtime, in .engine or .plan for TensorRT",
         )
-    if output.suffix not in SUFFIXES:
-        raise TdcError(f"output {output}", expected="a name that ends in .onnx")
     for written in (output, sidecar_path(output)):
         check_writable(written)
 
@@ -88,7 +86,7 @@ def make_artifact(
     warnings = _warnings(plan, goal, decision, ratio)
     if plan is not None and plan.model_sha256 not in (None, evaluator.source.sha256):
         warnings.append("the plan was made for another model, or for another version of this one")
-    _hold_to(terms, warnings, comparison, decision)
+    hold_to(terms, warnings, comparison, decision)
     artifact = Artifact(
         output, sidecar_path(output), decision, reason, plan, comparison, ratio, tuple(warnings)
     )
@@ -181,7 +179,8 @@ def _warnings(plan: Plan | None, goal: Goal, decision: Decision, ratio: Ratio) -
     return warnings
 
 
-def _hold_to(terms: Terms, warnings: list[str], comparison: Comparison, decision: Decision) -> None:
+def hold_to(terms: Terms, warnings: list[str], comparison: Comparison, decision: Decision) -> None:
+    """Raise TdcError if the terms refuse this result."""
     if terms.strict and warnings:
         raise TdcError(
             warnings[0], fix="relax --max-error or the budget, or build without --strict"

@@ -13,8 +13,7 @@ from tdc_deploy.artifact import read_sidecar
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.chains import Chain, find_chains
-from tdc_deploy.graph.functions import OPERATORS
-from tdc_deploy.graph.network import network_of
+from tdc_deploy.graph.network import fused_nodes, network_of
 from tdc_deploy.graph.read import load_checked
 from tdc_deploy.graph.shapes import Shape
 from tdc_deploy.profiling.layers import LayerProfiler
@@ -117,7 +116,7 @@ def _sidecar(path: Path) -> tuple[dict[str, Any] | None, str]:
 def _fused_names(path: Path) -> set[str]:
     """Names of the fused operators, which reading for planning takes apart."""
     graph = network_of(load_checked(path)).graph
-    return {node.name for node in graph.nodes if node.domain == "tdc" and node.op in OPERATORS}
+    return {node.name for node in fused_nodes(graph)}
 
 
 def _entries(source: Source, fused: set[str]) -> list[_Entry]:

@@ -21,10 +21,12 @@ MISSING = "not installed"
 
 def library_versions() -> dict[str, str]:
     """Installed versions of the libraries that shape a result."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = MISSING
-    return found
+    return {name: installed_version(name) for name in LIBRARIES}
+
+
+def installed_version(name: str) -> str:
+    """The version of an installed distribution, or MISSING."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return MISSING

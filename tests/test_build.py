@@ -624,7 +624,7 @@ def test_the_output_is_the_input(job: Job) -> None:
     assert job.model.read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["fast.engine", "fast.plan", "fast.pb", "fast", "fast.onnx.gz"])
+@pytest.mark.parametrize("name", ["fast.pb", "fast", "fast.onnx.gz"])
 def test_a_wrong_suffix(job: Job, fake_time: FakeTime, name: str) -> None:
     with pytest.raises(TdcError, match="output") as caught:
         job.build(output=job.folder / "out" / name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from tdc_deploy.cli import options
+from tdc_deploy.cli import engine_options, options
 from tdc_deploy.cli.output import Output, ms, number, share
 from tdc_deploy.cli.plan import print_layers
 
@@ -19,7 +19,12 @@ def build(
     model: options.ModelArgument,
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="File to write, ending in .onnx.", show_default=False),
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write: .onnx, or .engine for TensorRT.",
+            show_default=False,
+        ),
     ],
     inputs: options.InputsOption = None,
     latency_budget: options.BudgetOption = None,
@@ -43,11 +48,22 @@ def build(
     shapes: options.ShapesOption = None,
     threads: options.ThreadsOption = 0,
     store: options.StoreOption = None,
+    precision: engine_options.PrecisionOption = None,
+    min_shapes: engine_options.MinShapesOption = None,
+    opt_shapes: engine_options.OptShapesOption = None,
+    max_shapes: engine_options.MaxShapesOption = None,
+    workspace: engine_options.WorkspaceOption = None,
+    builder_optimization_level: engine_options.LevelOption = None,
+    timing_cache: engine_options.TimingCacheOption = None,
+    version_compatible: engine_options.VersionCompatibleOption = False,
+    hardware_compatibility_level: engine_options.HardwareCompatibilityOption = None,
+    refit: engine_options.RefitOption = False,
+    no_library_tactics: engine_options.NoLibraryTacticsOption = False,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,
 ) -> None:
-    """Compress, fuse and verify a model, and write a faster one that any ONNX Runtime runs.
+    """Compress, fuse and verify a model, and write a faster one: ONNX, or a TensorRT engine.
 
     What is written keeps the error limit and is measurably faster than the model that came in; if
     nothing is, that model itself is written, and the output says why.
@@ -56,6 +72,19 @@ def build(
     from tdc_deploy.artifact import read_sidecar
 
     out = Output(as_json, quiet, verbose)
+    engine = engine_options.parse(
+        precision=precision,
+        min_shapes=min_shapes,
+        opt_shapes=opt_shapes,
+        max_shapes=max_shapes,
+        workspace=workspace,
+        level=builder_optimization_level,
+        timing_cache=timing_cache,
+        version_compatible=version_compatible,
+        hardware_compatibility=hardware_compatibility_level,
+        refit=refit,
+        library_tactics=not no_library_tactics,
+    )
     with out.progress() as progress:
         artifact = api.build(
             model,
@@ -73,6 +102,7 @@ def build(
             shapes=options.parse_shapes(shapes),
             threads=threads,
             store=store,
+            engine=engine,
             progress=progress,
         )
     out.json(read_sidecar(artifact.path))
@@ -83,7 +113,8 @@ def _print(out: Output, artifact: Artifact, model: Path) -> None:
     if artifact.plan is not None and out.verbose:
         print_layers(out, artifact.plan)
     comparison, ratio = artifact.comparison, artifact.ratio
-    shipped = artifact.decision != "source"
+    # An engine is never the source's own file, even if it is in the source's form.
+    shipped = artifact.decision != "source" or artifact.path.suffix != ".onnx"
     label = "after" if shipped else "refused"
     rows = [
         ("time, median ms", ms(ratio.before.median), ms(ratio.after.median)),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -25,11 +26,16 @@ def inspect(
 ) -> None:
     """List a model's convolutions and chains: shapes, ranks, FLOPs, time and error.
 
-    Time and error come from the sidecar of a built artifact; --time measures instead.
+    Time and error come from the sidecar of a built artifact; --time measures instead. Of a TensorRT
+    engine: its sidecar, and its layers where TensorRT can load it.
     """
+    from tdc_deploy.builder import ENGINE_SUFFIXES
     from tdc_deploy.inspection import inspect_model
 
     out = Output(as_json, quiet, verbose)
+    if model.suffix in ENGINE_SUFFIXES:
+        _inspect_engine(out, model)
+        return
     with out.progress() as progress:
         found = inspect_model(
             model,
@@ -69,3 +75,45 @@ def inspect(
     )
     if found.artifact:
         out.text(f"artifact: {found.artifact}")
+
+
+def _inspect_engine(out: Output, path: Path) -> None:
+    from tdc_deploy.engine_inspection import inspect_engine
+
+    found = inspect_engine(path)
+    out.json(found)
+    keys = ("name", "kind", "inputs", "outputs", "tactic")
+    if found["layers"] is not None:
+        rows = [[layer[key] for key in keys] for layer in found["layers"]]
+        out.table(("layer", "kind", "inputs", "outputs", "tactic"), rows)
+    if found["sidecar"] is not None:
+        _print_sidecar(out, found["sidecar"])
+    if found["note"]:
+        out.text(f"layers are not shown: {found['note']}")
+
+
+def _print_sidecar(out: Output, sidecar: dict[str, Any]) -> None:
+    layers = (sidecar["plan"] or {}).get("layers", {})
+    rows = [
+        (name, choice["form"], choice.get("r_in") or "-", choice.get("r_out") or "-")
+        for name, choice in layers.items()
+    ]
+    if rows:
+        out.table(("layer", "form", "r_in", "r_out"), rows)
+    for entry in sidecar["inputs"]:
+        least, best, largest = ("x".join(map(str, entry[end])) for end in ("min", "opt", "max"))
+        out.text(
+            f"input {entry['name']}: {entry['dtype']} {least} (min) {best} (opt) {largest} (max)"
+        )
+    for entry in sidecar["outputs"]:
+        out.text(f"output {entry['name']}: {entry['dtype']} {'x'.join(map(str, entry['shape']))}")
+    backend, engine, plugin = sidecar["backend"], sidecar["engine"], sidecar["plugin"]
+    for form, entry in engine["forms"].items():
+        out.text(f"{form}: {ms(entry['time_ms'])} ms, error {number(entry['error'])}")
+    out.text(
+        f"TensorRT {backend['version']} on {backend['device']}, "
+        f"compute capability {backend['compute_capability']}; computes in "
+        f"{engine['precision_built']}, {engine['precision_asked']} was asked for"
+    )
+    needed = "no plugin" if plugin is None else f"{plugin['name']} {plugin['sha256'][:12]}"
+    out.text(f"artifact: {sidecar['decision']}, {sidecar['accuracy']}; needs {needed}")

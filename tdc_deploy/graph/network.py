@@ -48,6 +48,11 @@ class Network:
         )
 
 
+def fused_nodes(graph: gs.Graph) -> list[gs.Node]:
+    """The nodes that are TuckerConv or TuckerConvAdd, in graph order."""
+    return [node for node in graph.nodes if node.domain == DOMAIN and node.op in OPERATORS]
+
+
 def network_of(model: onnx.ModelProto) -> Network:
     """The graph of `model` for surgery; TuckerConv's function bodies are left to `model_of`."""
     metadata = {entry.key: entry.value for entry in model.metadata_props}
@@ -68,7 +73,7 @@ def network_of(model: onnx.ModelProto) -> Network:
 def model_of(network: Network) -> onnx.ModelProto:
     """The complete model: graph, metadata, and the body of each fused operator that it uses."""
     graph = network.graph
-    fused = [node for node in graph.nodes if node.domain == DOMAIN and node.op in OPERATORS]
+    fused = fused_nodes(graph)
     used = sorted({node.op for node in fused})
     graph.import_domains = [
         entry for entry in graph.import_domains or [] if entry.domain != DOMAIN

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
@@ -65,6 +67,24 @@ def infer_shapes(network: Network, inputs: Mapping[str, Shape]) -> Shapes:
         if value.type.tensor_type.HasField("shape") and all(d.dim_value > 0 for d in dims):
             known[value.name] = tuple(d.dim_value for d in dims)
     return known
+
+
+def infer_types(network: Network) -> dict[str, np.dtype[Any]]:
+    """The element type of every tensor of the main graph that can be known, constants too."""
+    model = model_of(network)
+    _drop_large_weights(model)
+    del model.graph.value_info[:]
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    known = {
+        value.name: value.type.tensor_type.elem_type
+        for value in [*inferred.input, *inferred.value_info, *inferred.output]
+    }
+    known |= {tensor.name: tensor.data_type for tensor in inferred.initializer}
+    return {
+        name: np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind))
+        for name, kind in known.items()
+        if kind
+    }
 
 
 def _drop_large_weights(model: onnx.ModelProto) -> None:

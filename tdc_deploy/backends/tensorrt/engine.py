@@ -1,0 +1,216 @@
+"""Build engines through Polygraphy, and read back what was built."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+from polygraphy.exception import PolygraphyException
+from polygraphy.logger import G_LOGGER
+
+from tdc_deploy.backends.tensorrt.api import PROGRESS_MONITOR, STRONGLY_TYPED, tensorrt, version_of
+from tdc_deploy.backends.tensorrt.inspector import EngineLayer, read_layers
+from tdc_deploy.backends.tensorrt.monitor import Cancellation, make_monitor
+from tdc_deploy.backends.tensorrt.options import EngineOptions
+from tdc_deploy.backends.tensorrt.precision import (
+    BuiltPrecision,
+    check_precision,
+    check_weight_reformats,
+)
+from tdc_deploy.backends.tensorrt.prepare import Prepared
+from tdc_deploy.backends.tensorrt.profiles import Ranges
+from tdc_deploy.errors import TdcError
+from tdc_deploy.files import write_whole
+from tdc_deploy.graph.shapes import Shape
+from tdc_deploy.progress import Progress
+
+Tensors = dict[str, tuple[str, tuple[int, ...]]]
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """A built engine, its plan's bytes and what was read back from it.
+
+    `tensorrt` is the version that built it. `inputs` and `outputs` are name → (NumPy type name, shape with
+    -1 for open dimensions).
+    """
+
+    plan: bytes
+    tensorrt: str
+    precision: BuiltPrecision
+    layers: tuple[EngineLayer, ...]
+    inputs: Tensors
+    outputs: Tensors
+
+
+def build_engine(
+    prepared: Prepared, ranges: Ranges, options: EngineOptions, progress: Progress
+) -> Engine:
+    """Build an engine and check that it is what was asked for.
+
+    The plugin library has been loaded, if the model needs it.
+
+    Raises:
+        TdcError: TensorRT refuses the model, or its precision is another.
+        KeyboardInterrupt: Ctrl-C; from TensorRT 10 on the build ends at its next step.
+    """
+    trt = tensorrt()
+    cancellation = Cancellation()
+    with cancellation.on_ctrl_c(), _polygraphy_errors():
+        plan = _plan(trt, prepared, ranges, options, progress, cancellation)
+    return read_engine(trt, plan, ranges, options)
+
+
+def read_engine(trt: Any, plan: bytes, ranges: Ranges, options: EngineOptions) -> Engine:
+    """Deserialise a plan and hold it against the options."""
+    engine = load_engine(plan)
+    shapes = {name: found.opt for name, found in ranges.items()}
+    layers = read_layers(read_text(trt, engine, shapes))
+    precision = check_precision(layers, options.precision, version_of(trt) >= STRONGLY_TYPED)
+    check_weight_reformats(layers)
+    return Engine(plan, str(trt.__version__), precision, layers, *_tensors(trt, engine))
+
+
+def load_engine(plan: bytes) -> Any:
+    """TensorRT's engine of a plan; its plugins have been loaded.
+
+    Raises:
+        TdcError: TensorRT refuses it.
+    """
+    from polygraphy.backend.trt import EngineFromBytes
+
+    with _polygraphy_errors():
+        return EngineFromBytes(plan)()
+
+
+def read_text(trt: Any, engine: Any, shapes: Mapping[str, Shape] | None = None) -> str:
+    """What the engine's inspector says, as JSON; of an engine of open shapes, at these ones.
+
+    Without them it may have nothing to say of a format but "N/A due to dynamic shapes".
+    """
+    inspector = engine.create_engine_inspector()
+    if shapes is not None:
+        context = engine.create_execution_context()
+        for name, shape in shapes.items():
+            context.set_input_shape(name, shape)
+        inspector.execution_context = context
+    return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+
+
+def create_config(
+    trt: Any, ranges: Ranges, options: EngineOptions, cache: bytes, monitor: Any
+) -> Any:
+    """Polygraphy's CreateConfig for these options."""
+    from polygraphy.backend.trt import CreateConfig, Profile
+
+    profile = Profile()
+    for name, found in ranges.items():
+        profile.add(name, found.min, found.opt, found.max)
+    settings: dict[str, Any] = {
+        "profiles": [profile],
+        "tf32": options.precision == "tf32",
+        # Later versions take the types from the file, and 11 no longer has the flag.
+        "fp16": options.precision == "fp16" and version_of(trt) < STRONGLY_TYPED,
+        "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,
+        "refittable": options.refit,
+        "version_compatible": options.version_compatible,
+        "load_timing_cache": io.BytesIO(cache),
+        "progress_monitor": monitor,
+        "builder_optimization_level": options.optimization_level,
+    }
+    if options.workspace_mib is not None:
+        size = int(options.workspace_mib * MIB)
+        settings["memory_pool_limits"] = {trt.MemoryPoolType.WORKSPACE: size}
+    if options.hardware_compatibility != "none":
+        level = options.hardware_compatibility.upper()
+        settings["hardware_compatibility_level"] = _compatibility(trt, level)
+    if not options.library_tactics:
+        settings["tactic_sources"] = []
+    return CreateConfig(**settings)
+
+
+def _plan(
+    trt: Any,
+    prepared: Prepared,
+    ranges: Ranges,
+    options: EngineOptions,
+    progress: Progress,
+    cancellation: Cancellation,
+) -> bytes:
+    from polygraphy.backend.trt import EngineBytesFromNetwork, NetworkFromOnnxBytes
+
+    version = version_of(trt)
+    options.check_version(version)
+    monitor = None
+    if version >= PROGRESS_MONITOR:
+        monitor = make_monitor(trt, progress, cancellation)
+    else:
+        progress("building an engine", 0, 1)
+    network = NetworkFromOnnxBytes(
+        prepared.model.SerializeToString(), strongly_typed=version >= STRONGLY_TYPED
+    )
+    known = _read_cache(options)
+    config = create_config(trt, ranges, options, known, monitor)
+    # File objects and not the file: Polygraphy would leave a .lock beside it, and write it in place.
+    cache = io.BytesIO()
+    plan = bytes(EngineBytesFromNetwork(network, config, save_timing_cache=cache)())
+    if options.timing_cache is not None and cache.getvalue():
+        write_whole({options.timing_cache: cache.getvalue()})
+    return plan
+
+
+def _read_cache(options: EngineOptions) -> bytes:
+    path = options.timing_cache
+    return path.read_bytes() if path is not None and path.is_file() else b""
+
+
+def _compatibility(trt: Any, level: str) -> Any:
+    found = getattr(trt.HardwareCompatibilityLevel, level, None)
+    if found is None:
+        raise TdcError(
+            f"--hardware-compatibility-level {level.lower()} with TensorRT {trt.__version__}",
+            expected="a level that this version has",
+        )
+    return found
+
+
+def _tensors(trt: Any, engine: Any) -> tuple[Tensors, Tensors]:
+    """The engine's inputs and its outputs."""
+    inputs: Tensors = {}
+    outputs: Tensors = {}
+    for i in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(i)
+        is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+        described = (
+            dtype_name(engine.get_tensor_dtype(name)),
+            tuple(engine.get_tensor_shape(name)),
+        )
+        (inputs if is_input else outputs)[name] = described
+    return inputs, outputs
+
+
+def dtype_name(dtype: Any) -> str:
+    """NumPy's name of a TensorRT type, such as DataType.HALF."""
+    name = str(dtype).rsplit(".", 1)[-1].lower()
+    return {"float": "float32", "half": "float16", "bf16": "bfloat16"}.get(name, name)
+
+
+@contextmanager
+def _polygraphy_errors() -> Iterator[None]:
+    """Polygraphy's and TensorRT's errors: their text to standard error, and a TdcError."""
+    try:
+        # Polygraphy prints errors to standard output, which belongs to the command's own.
+        with redirect_stdout(sys.stderr), G_LOGGER.verbosity(G_LOGGER.ERROR):
+            yield
+    except PolygraphyException as error:
+        raise TdcError(
+            f"TensorRT could not build or read the engine: {error}",
+            expected="a model that TensorRT's parser and the plugin take",
+            fix="TensorRT's own messages are above; or build for ONNX Runtime: -o model.onnx",
+        ) from None

@@ -1,0 +1,79 @@
+"""What a user may ask of an engine's build."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from tdc_deploy.backends.tensorrt.api import COMPATIBILITY, OPTIMIZATION_LEVEL, Version
+from tdc_deploy.errors import TdcError
+from tdc_deploy.graph.shapes import Shape
+from tdc_deploy.profiling.analytical.model import PRECISIONS, PrecisionName
+
+HardwareCompatibility = Literal["none", "ampere_plus", "same_compute_capability"]
+LEVELS = range(6)
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How an engine is built; what is None is left to TensorRT.
+
+    Attributes:
+        precision: fp32 (TF32 off), tf32 or fp16; inputs and outputs stay float32.
+        min_shapes, opt_shapes, max_shapes: of inputs with open dimensions.
+        workspace_mib: limit of the scratch memory of a layer.
+        timing_cache: a file that keeps TensorRT's kernel timings between builds.
+        library_tactics: whether cuBLAS and cuDNN may be used (TensorRT 8 and 10).
+
+    Raises:
+        TdcError: a value that does not exist.
+    """
+
+    precision: PrecisionName = "fp32"
+    min_shapes: Mapping[str, Shape] = field(default_factory=dict)
+    opt_shapes: Mapping[str, Shape] = field(default_factory=dict)
+    max_shapes: Mapping[str, Shape] = field(default_factory=dict)
+    workspace_mib: float | None = None
+    optimization_level: int | None = None
+    timing_cache: Path | None = None
+    version_compatible: bool = False
+    hardware_compatibility: HardwareCompatibility = "none"
+    refit: bool = False
+    library_tactics: bool = True
+
+    def __post_init__(self) -> None:
+        _check_in("--precision", self.precision, tuple(PRECISIONS))
+        levels = get_args(HardwareCompatibility)
+        _check_in("--hardware-compatibility-level", self.hardware_compatibility, levels)
+        if self.workspace_mib is not None and not self.workspace_mib > 0:
+            raise TdcError(f"--workspace is {self.workspace_mib}", expected="MiB, above 0")
+        if self.optimization_level is not None and self.optimization_level not in LEVELS:
+            raise TdcError(
+                f"--builder-optimization-level is {self.optimization_level}", expected="0 to 5"
+            )
+
+    def check_version(self, version: Version) -> None:
+        """Raise TdcError if that TensorRT lacks something that is asked for."""
+        wanted = {
+            "--builder-optimization-level": (self.optimization_level, OPTIMIZATION_LEVEL),
+            "--version-compatible": (self.version_compatible or None, COMPATIBILITY),
+            "--hardware-compatibility-level": (
+                None if self.hardware_compatibility == "none" else 1,
+                COMPATIBILITY,
+            ),
+        }
+        for flag, (value, first) in wanted.items():
+            if value is not None and version < first:
+                found = ".".join(map(str, version))
+                raise TdcError(
+                    f"{flag} with TensorRT {found}",
+                    expected=f"TensorRT {first[0]}.{first[1]} or newer",
+                    fix=f"leave {flag} out",
+                )
+
+
+def _check_in(flag: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise TdcError(f"{flag} is {value!r}", expected=f"one of {', '.join(known)}")

@@ -1,0 +1,60 @@
+"""Whether engines can be built here; asked before any work."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from tdc_deploy.errors import TdcError
+from tdc_deploy.plugin.driver import compute_capabilities
+from tdc_deploy.plugin.locate import find_plugin, installed_tensorrt_major
+
+
+def check_engine_builds(model: Path, output: Path, arguments: Sequence[str] = ()) -> None:
+    """Raise one TdcError that names everything that is missing, and the build that needs none of it.
+
+    `arguments` are more words for that command.
+    """
+    missing = what_is_missing()
+    if missing:
+        raise TdcError(
+            f"{output}: a TensorRT engine cannot be built on this machine; missing: "
+            + "; ".join(missing),
+            expected="TensorRT 8.5 to 11 with its builder, an NVIDIA GPU, and the plugin library",
+            fix=f"build for ONNX Runtime, which needs none: {_alternative(model, output, arguments)}",
+        )
+
+
+def what_is_missing() -> list[str]:
+    """Each thing that is missing, and how to get it."""
+    missing = []
+    if find_spec("tensorrt") is None:
+        missing.append("the Python package tensorrt (pip install tensorrt)")
+    if find_spec("cuda") is None:
+        missing.append("the Python package cuda-python (pip install cuda-python)")
+    if not compute_capabilities():
+        missing.append("an NVIDIA GPU with its CUDA driver")
+    if not _has_plugin():
+        missing.append("the plugin library (tdc-deploy plugin build)")
+    return missing
+
+
+def _has_plugin() -> bool:
+    if installed_tensorrt_major() is None and find_spec("tensorrt") is not None:
+        # From a tar or a system package, which leave no metadata: it is asked once it is imported.
+        return True
+    try:
+        find_plugin()
+    except TdcError:
+        return False
+    return True
+
+
+def _alternative(model: Path, output: Path, arguments: Sequence[str]) -> str:
+    target = output.with_suffix(".onnx")
+    if target.absolute() == model.absolute():
+        target = output.with_name(f"{output.stem}-fast.onnx")
+    words = ["tdc-deploy", "build", str(model), "-o", str(target), *arguments]
+    return shlex.join(words)

@@ -1,0 +1,164 @@
+"""Rewrite a float32 network to compute in float16, with Casts where it must not.
+
+Strongly typed TensorRT networks compute in the types that the file says, so the file has to say them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from tdc_deploy.errors import TdcError
+from tdc_deploy.graph import functions as op
+from tdc_deploy.graph.names import Names
+from tdc_deploy.graph.network import Network
+from tdc_deploy.graph.shapes import infer_types
+
+LARGEST = float(np.finfo(np.float16).max)
+
+# What computes in float16: sums of products, which every backend accumulates in float32, and what works
+# on single elements without amplifying their rounding. Everything else stays float32: exponentials,
+# divisions, normalisations, reductions over many elements.
+_SUMS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sub", "Mul")
+_ACTIVATIONS = ("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Clip", "Min", "Max")
+_GATES = ("Sigmoid", "HardSigmoid", "HardSwish", "Tanh")
+_WINDOWS = ("MaxPool", "GlobalMaxPool", "AveragePool", "Resize")
+COMPUTING = frozenset(_SUMS + _ACTIVATIONS + _GATES + _WINDOWS)
+
+# These only move elements: they keep the type that they are given, and cost no Cast of their own.
+_RESHAPING = ("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Dropout")
+_CUTTING = ("Slice", "Split", "Concat", "Gather", "Pad", "Expand", "Tile", "Where")
+MOVING = frozenset((*_RESHAPING, *_CUTTING, "DepthToSpace", "SpaceToDepth"))
+
+# These look at no element.
+SHAPES = frozenset({"Shape", "Size"})
+
+# An average of more than this many elements is a reduction over many.
+FEW = 64
+
+# Inputs whose type does not follow that of the first: Resize's roi and scales.
+_OWN_TYPE = {"Resize": (1, 2)}
+
+# Where a constant is a bound or a filler, float16's largest number means the same as a larger one.
+_BOUNDS = frozenset({"Clip", "Min", "Max", "Pad", "Where"})
+
+
+def to_half(network: Network) -> list[str]:
+    """Make the network compute in float16, in place; its inputs and outputs keep their types.
+
+    Returns:
+        Warnings, one for each constant that was clamped.
+
+    Raises:
+        TdcError: a weight is beyond float16's range.
+    """
+    network.graph.toposort()
+    rewriting = _Rewriting(network.graph, infer_types(network))
+    for node in list(network.graph.nodes):
+        rewriting.rewrite(node)
+    rewriting.cast_back()
+    network.graph.cleanup().toposort()
+    return rewriting.warnings
+
+
+class _Rewriting:
+    """Visits nodes in topological order.
+
+    Every tensor keeps its object and name for its float32 version, and gets a second one for its float16
+    version; so graph outputs and what subgraphs capture stay as they are.
+    """
+
+    def __init__(self, graph: gs.Graph, types: Mapping[str, np.dtype[Any]]) -> None:
+        self._graph = graph
+        self._types = types
+        self._names = Names(graph)
+        self._half: dict[str, gs.Tensor] = {}
+        self._produced: dict[str, gs.Tensor] = {}
+        self.warnings: list[str] = []
+
+    def rewrite(self, node: gs.Node) -> None:
+        """Change the node to float16, if it may be."""
+        if node.op in SHAPES and _is_standard(node):
+            if node.inputs[0].name in self._produced:
+                node.inputs[0] = self._half[node.inputs[0].name]
+        elif self._is_half(node):
+            own = _OWN_TYPE.get(node.op, ())
+            for i, tensor in enumerate(node.inputs):
+                if i not in own and self._is_float(tensor):
+                    node.inputs[i] = self._half_of(tensor, node)
+            for i, tensor in enumerate(node.outputs):
+                if self._is_float(tensor):
+                    node.outputs[i] = self._half[tensor.name] = self._variable(tensor)
+                    self._produced[tensor.name] = tensor
+
+    def cast_back(self) -> None:
+        """Write the float32 version of every tensor that is made in float16; cleaning up removes those
+        that nothing reads.
+        """
+        for name, tensor in self._produced.items():
+            self._cast(self._half[name], tensor, onnx.TensorProto.FLOAT)
+
+    def _is_half(self, node: gs.Node) -> bool:
+        if not all(t.is_empty() or t.name in self._types for t in [*node.inputs, *node.outputs]):
+            return False
+        if node.domain == op.DOMAIN:
+            return node.op in op.OPERATORS
+        if not _is_standard(node):
+            return False
+        if node.op in MOVING:
+            return any(tensor.name in self._produced for tensor in node.inputs)
+        if node.op == "AveragePool":
+            return bool(math.prod(node.attrs["kernel_shape"]) <= FEW)
+        return node.op in COMPUTING and any(map(self._is_float, node.outputs))
+
+    def _is_float(self, tensor: gs.Tensor) -> bool:
+        return bool(self._types.get(tensor.name) == np.float32)
+
+    def _half_of(self, tensor: gs.Tensor, node: gs.Node) -> gs.Tensor:
+        if isinstance(tensor, gs.Constant):
+            return self._constant(tensor, node)
+        if tensor.name not in self._half:
+            self._half[tensor.name] = made = self._variable(tensor)
+            self._cast(tensor, made, onnx.TensorProto.FLOAT16)
+        return self._half[tensor.name]
+
+    def _constant(self, tensor: gs.Constant, node: gs.Node) -> gs.Constant:
+        # Clamped or refused for this node: checked even where another has the same constant.
+        values = self._in_range(tensor, node)
+        if tensor.name not in self._half:
+            name = self._names.fresh(f"{tensor.name}/fp16")
+            self._half[tensor.name] = gs.Constant(name, values.astype(np.float16))
+        return self._half[tensor.name]
+
+    def _in_range(self, tensor: gs.Constant, node: gs.Node) -> NDArray[Any]:
+        values: NDArray[Any] = np.asarray(tensor.values)
+        large = np.isfinite(values) & (np.abs(values) > LARGEST)
+        if not large.any():
+            return values
+        largest = np.abs(values[large]).max()
+        if node.op not in _BOUNDS:
+            raise TdcError(
+                f"the weight {tensor.name!r} of {node.op} {node.name!r} holds {largest:.4g}",
+                expected=f"weights of at most {LARGEST:g}, the largest number in fp16",
+                fix="build with --precision tf32 or fp32",
+            )
+        self.warnings.append(f"{tensor.name!r} of {node.op} {node.name!r} is clamped to fp16")
+        return np.where(large, np.copysign(LARGEST, values), values)
+
+    def _variable(self, tensor: gs.Tensor) -> gs.Variable:
+        return gs.Variable(self._names.fresh(f"{tensor.name}/fp16"), np.float16, tensor.shape)
+
+    def _cast(self, source: gs.Tensor, target: gs.Tensor, to: int) -> None:
+        name = self._names.fresh(f"{target.name}/cast")
+        node = gs.Node("Cast", name, {"to": to}, inputs=[source], outputs=[target])
+        self._graph.nodes.append(node)
+
+
+def _is_standard(node: gs.Node) -> bool:
+    return not node.domain

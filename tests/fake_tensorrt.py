@@ -1,0 +1,102 @@
+"""TensorRT replaced for whole builds: ONNX Runtime runs what its parser would get, and times are given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import onnx
+import pytest
+
+from tdc_deploy import api, engine_sidecar, engines
+from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
+from tdc_deploy.backends.tensorrt.engine import Engine
+from tdc_deploy.backends.tensorrt.options import EngineOptions
+from tdc_deploy.backends.tensorrt.precision import BuiltPrecision
+from tdc_deploy.backends.tensorrt.prepare import Prepared
+from tdc_deploy.backends.tensorrt.profiles import Ranges
+from tdc_deploy.graph.functions import function_body
+from tdc_deploy.profiling.analytical.chips import find_device
+from tdc_deploy.types import Ratio
+from tests.builders import chain_cnn, images, save_model, save_npz, small_cnn
+from tests.fakes import constant_timing
+
+PLAN = {
+    "layers": {"conv2": {"form": "tucker2", "r_in": 24, "r_out": 24, "implementation": "fused"}}
+}
+
+# A form's time against the source's own.
+RATIOS = {"source": 1.0, "native": 0.8, "fused": 0.6}
+
+
+class FakeTensorRT:
+    """Engines are ONNX models whose plugin nodes have their bodies back; times are given."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, plugin: Path) -> None:
+        self.ratios = dict(RATIOS)
+        self.width = 0.01
+        self.built: list[Prepared] = []
+        self.loaded: list[Path] = []
+        trt = SimpleNamespace(__version__="10.9.0.34")
+        patch.setattr(api, "check_engine_builds", lambda *_: None)
+        patch.setattr(engines, "tensorrt", lambda: trt)
+        patch.setattr(engines, "this_device", lambda: find_device("A100"))
+        patch.setattr(engines, "find_plugin", lambda _: plugin)
+        patch.setattr(engines, "load_plugin", lambda _, path: self.loaded.append(path))
+        patch.setattr(engines, "build_engine", self._build)
+        patch.setattr(engines, "EngineRunner", self._runner)
+        patch.setattr(engines, "compare_fresh", self._compare)
+        library = SimpleNamespace(build_info=lambda: {"version": 1})
+        patch.setattr(engine_sidecar, "Library", lambda _: library)
+
+    def _build(
+        self, prepared: Prepared, ranges: Ranges, options: EngineOptions, _progress: object
+    ) -> Engine:
+        self.built.append(prepared)
+        name = options.precision
+        dtype = "float16" if name == "fp16" else "float32"
+        return Engine(
+            with_bodies(prepared.model).SerializeToString(),
+            "10.9.0.34",
+            BuiltPrecision(name, {dtype: 4}),
+            (),
+            {key: ("float32", (-1, *found.opt[1:])) for key, found in ranges.items()},
+            {"logits": ("float32", (-1, 10))},
+        )
+
+    def _runner(self, engine: Engine, name: str) -> Any:
+        runner = OnnxRuntimeBackend(1).runner(onnx.load_model_from_string(engine.plan))
+        runner.name = name
+        return runner
+
+    def _compare(self, before: Any, after: Any, _feeds: object, _effort: object) -> Ratio:
+        before(), after()
+        value = list(self.ratios.values())[self._form()]
+        bounds = (value, value - self.width, value + self.width)
+        return Ratio(*bounds, constant_timing(1.0), constant_timing(value))
+
+    def _form(self) -> int:
+        self._compared = getattr(self, "_compared", -1) + 1
+        return self._compared
+
+
+def with_bodies(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy that ONNX Runtime runs."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    slopes = {name: {0.0, 0.5} for name in ("first_slope", "core_slope", "slope")}
+    for name in ("TuckerConv", "TuckerConvAdd"):
+        copied.functions.append(function_body(name, copied.opset_import[0].version, slopes))
+    return copied
+
+
+def fill(folder: Path) -> Path:
+    """Put model.onnx, chain.onnx, inputs.npz, plan.json and plugin.so into a folder."""
+    save_model(small_cnn(batch="n"), folder / "model.onnx")
+    save_model(chain_cnn(), folder / "chain.onnx")
+    save_npz(folder / "inputs.npz", image=images(16))
+    (folder / "plan.json").write_text(json.dumps(PLAN))
+    (folder / "plugin.so").write_bytes(b"plugin")
+    return folder

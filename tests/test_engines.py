@@ -1,0 +1,154 @@
+"""From a model to an engine's artifact, with TensorRT replaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tdc_deploy import api
+from tdc_deploy.artifact import read_sidecar
+from tdc_deploy.backends.tensorrt.options import EngineOptions
+from tdc_deploy.backends.tensorrt.prepare import Prepared
+from tdc_deploy.errors import TdcError
+from tests.fake_tensorrt import RATIOS, FakeTensorRT, fill, with_bodies
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return fill(tmp_path)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, folder: Path) -> FakeTensorRT:
+    return FakeTensorRT(monkeypatch, folder / "plugin.so")
+
+
+def build(folder: Path, model: str = "model.onnx", **options: Any) -> Any:
+    defaults: dict[str, Any] = {"inputs": folder / "inputs.npz", "max_error": 0.9}
+    if model == "model.onnx":
+        defaults["plan"] = folder / "plan.json"
+    return api.build(folder / model, folder / "out.engine", **{**defaults, **options})
+
+
+def plugin_nodes(prepared: Prepared) -> list[str]:
+    return [node.op_type for node in prepared.model.graph.node if node.domain == "tdc"]
+
+
+def test_a_plan_makes_three_forms_and_the_fastest_is_shipped(
+    folder: Path, fake: FakeTensorRT
+) -> None:
+    artifact = build(folder)
+    assert [plugin_nodes(prepared) for prepared in fake.built] == [[], [], ["TuckerConv"]]
+    convs = [sum(n.op_type == "Conv" for n in prepared.model.graph.node) for prepared in fake.built]
+    assert convs == [3, 5, 2]
+    assert fake.loaded == [folder / "plugin.so"]
+    assert artifact.decision == "compressed"
+    assert artifact.ratio.value == RATIOS["fused"]
+    assert 0 < artifact.comparison.error < 0.9
+    assert (folder / "out.engine").read_bytes() == with_bodies(
+        fake.built[2].model
+    ).SerializeToString()
+
+
+def test_the_sidecar_says_what_it_takes_and_what_it_was_built_with(
+    folder: Path, fake: FakeTensorRT
+) -> None:
+    one, two, eight = ({"image": (n, 32, 24, 24)} for n in (1, 2, 8))
+    options = EngineOptions("fp16", one, two, eight, workspace_mib=256)
+    artifact = build(folder, engine=options)
+    found = read_sidecar(artifact.path)
+    assert found is not None
+    assert found["inputs"] == [
+        {
+            "name": "image",
+            "dtype": "float32",
+            "min": [1, 32, 24, 24],
+            "opt": [2, 32, 24, 24],
+            "max": [8, 32, 24, 24],
+        }
+    ]
+    assert found["outputs"] == [{"name": "logits", "dtype": "float32", "shape": [-1, 10]}]
+    assert found["precision"] == ["float16"]
+    assert found["accuracy"] == "VERIFIED"
+    assert found["backend"]["version"] == "10.9.0.34"
+    assert found["backend"]["device"] == "A100"
+    assert found["backend"]["compute_capability"] == "8.0"
+    assert found["plugin"]["name"] == "plugin.so"
+    assert found["plugin"]["version"] == "1"
+    assert len(found["plugin"]["sha256"]) == 64
+    assert found["engine"]["form"] == "fused"
+    assert found["engine"]["workspace_mib"] == 256
+    assert {form: entry["ratio"] for form, entry in found["engine"]["forms"].items()} == RATIOS
+    assert list(found["plan"]["layers"]) == ["conv2"]
+    assert found["planned_shapes"] == {"image": [2, 32, 24, 24]}
+    assert found["source"]["file"] == "model.onnx"
+    assert len(fake.built) == 3
+
+
+def test_fp16_is_verified_against_the_fp32_model(folder: Path, fake: FakeTensorRT) -> None:
+    fake.ratios = {"source": 1.0, "native": 2.0, "fused": 2.0}
+    artifact = build(folder, engine=EngineOptions("fp16"))
+    assert artifact.decision == "source"
+    assert 1e-5 < artifact.comparison.error < 1e-2
+
+
+def test_an_engine_without_the_plugin_names_none(folder: Path, fake: FakeTensorRT) -> None:
+    fake.ratios["native"] = 0.5
+    artifact = build(folder)
+    found = read_sidecar(artifact.path)
+    assert found is not None
+    assert found["engine"]["form"] == "native"
+    assert found["plugin"] is None
+
+
+def test_what_is_not_measurably_faster_is_not_shipped(folder: Path, fake: FakeTensorRT) -> None:
+    fake.width = 0.5
+    artifact = build(folder)
+    assert artifact.decision == "source"
+    assert "source engine" in artifact.reason
+
+
+def test_a_form_beyond_the_error_limit_is_not_shipped(folder: Path, fake: FakeTensorRT) -> None:
+    assert build(folder, max_error=1e-3).decision == "source"
+    assert len(fake.built) == 3
+
+
+def test_a_compressed_model_needs_no_plan(folder: Path, fake: FakeTensorRT) -> None:
+    fake.ratios = {"source": 1.0, "fused": 0.9}
+    artifact = build(folder, "chain.onnx", inputs=None, max_error=None)
+    assert [plugin_nodes(prepared) for prepared in fake.built] == [[], ["TuckerConvAdd"]]
+    assert artifact.decision == "fused"
+    assert not artifact.verified
+
+
+def test_planning_on_tensorrt_is_refused(folder: Path, fake: FakeTensorRT) -> None:
+    with pytest.raises(TdcError, match="is not compressed, and there is no plan"):
+        build(folder, plan=None)
+    with pytest.raises(TdcError, match="a budget for a TensorRT engine"):
+        build(folder, plan=None, latency_budget=0.5)
+    assert not fake.built
+    assert not (folder / "out.engine").exists()
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_the_plugin_cannot_run_is_left_out_with_a_warning(
+    folder: Path, fake: FakeTensorRT, monkeypatch: pytest.MonkeyPatch, strict: bool
+) -> None:
+    monkeypatch.setattr("tdc_deploy.backends.tensorrt.prepare.tactics_attribute", lambda *_: [])
+    if strict:
+        with pytest.raises(TdcError, match="not fused"):
+            build(folder, strict=True)
+        return
+    artifact = build(folder)
+    assert len(fake.built) == 2
+    assert "no kernel of the plugin runs" in artifact.warnings[0]
+
+
+def test_a_build_that_fails_writes_nothing(folder: Path, fake: FakeTensorRT) -> None:
+    before = sorted(folder.iterdir())
+    with pytest.raises(TdcError, match="no engine keeps the error limit of 1e-09"):
+        build(folder, max_error=1e-9, engine=EngineOptions("fp16"))
+    assert sorted(folder.iterdir()) == before
+    assert fake.built
