@@ -1,0 +1,189 @@
+"""What a server must know of an artifact: its inputs and outputs with their ranges, and its versions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from tdc_deploy.artifact import read_sidecar
+from tdc_deploy.errors import TdcError
+from tdc_deploy.graph.read import files_sha256, load_checked, model_files
+
+Dim = int | str | None
+Sizes = tuple[int, ...]
+
+ONNX_SUFFIXES = (".onnx",)
+ENGINE_SUFFIXES = (".engine", ".plan")
+
+
+@dataclass(frozen=True)
+class ServedTensor:
+    """An input or output. Open sizes are None or a name; `least`, `usual` and `most` are the shapes
+    that an engine was built for, None where there is no such range.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[Dim, ...]
+    least: Sizes | None = None
+    usual: Sizes | None = None
+    most: Sizes | None = None
+
+    def __post_init__(self) -> None:
+        for sizes in (self.least, self.usual, self.most):
+            if sizes is not None and not self.takes(sizes):
+                raise TdcError(
+                    f"the range of {self.name!r} holds {sizes}", expected=f"sizes for {self.shape}"
+                )
+
+    def takes(self, sizes: Sizes) -> bool:
+        """Whether these sizes agree with the shape; the range is not looked at."""
+        return len(sizes) == len(self.shape) and all(
+            size == dim or not isinstance(dim, int)
+            for size, dim in zip(sizes, self.shape, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """An artifact and the files beside it that it needs. `tensorrt` is the version that built an engine;
+    `plugin` is what the sidecar says of the plugin library that it needs, None if it needs none.
+    """
+
+    path: Path
+    inputs: tuple[ServedTensor, ...]
+    outputs: tuple[ServedTensor, ...]
+    weights: tuple[Path, ...] = ()
+    tensorrt: str | None = None
+    plugin: Mapping[str, Any] | None = None
+
+    @property
+    def is_engine(self) -> bool:
+        """True for a TensorRT engine, false for ONNX."""
+        return self.path.suffix in ENGINE_SUFFIXES
+
+    @property
+    def signature(self) -> tuple[Any, ...]:
+        """What a client sees; engines of one model must agree in it."""
+        return tuple((t.name, t.dtype, _open_as_none(t.shape)) for t in self.inputs + self.outputs)
+
+
+def read_served(path: Path) -> ServedModel:
+    """Read an artifact: ONNX says itself what it takes, an engine's sidecar says it.
+
+    Raises:
+        TdcError: no such file, another kind of file, or a sidecar that does not say it.
+    """
+    if path.suffix not in ONNX_SUFFIXES + ENGINE_SUFFIXES:
+        raise TdcError(
+            f"{path} is no artifact", expected="a file ending in .onnx, .engine or .plan"
+        )
+    if not path.is_file():
+        raise TdcError(f"no artifact at {path}", fix="check the path")
+    return _read_onnx(path) if path.suffix in ONNX_SUFFIXES else _read_engine(path)
+
+
+def _read_onnx(path: Path) -> ServedModel:
+    graph = load_checked(path).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    return ServedModel(
+        path,
+        tuple(_onnx_tensor(value) for value in graph.input if value.name not in constants),
+        tuple(_onnx_tensor(value) for value in graph.output),
+        weights=_weights(path),
+    )
+
+
+def _weights(path: Path) -> tuple[Path, ...]:
+    found = tuple(model_files(path)[1:])
+    for file in found:
+        if not file.resolve().is_relative_to(path.parent.resolve()):
+            raise TdcError(f"the weights {file} are not in the folder of {path}", fix="move them")
+    return found
+
+
+def _onnx_tensor(value: onnx.ValueInfoProto) -> ServedTensor:
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        raise TdcError(
+            f"{value.name!r} has no shape",
+            expected="inputs and outputs whose number of dimensions is known",
+            fix="export the model again with shapes",
+        )
+    shape = tuple(
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+        for dim in tensor.shape.dim
+    )
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
+    return ServedTensor(value.name, dtype, shape)
+
+
+def _read_engine(path: Path) -> ServedModel:
+    sidecar = read_sidecar(path)
+    if sidecar is None:
+        raise TdcError(
+            f"{path} has no sidecar",
+            expected=f"{path.name}.json beside it, which says what the engine takes",
+            fix="copy it there, or build the engine with tdc-deploy build",
+        )
+    try:
+        inputs = tuple(_engine_tensor(entry) for entry in sidecar["inputs"])
+        outputs = tuple(_engine_tensor(entry) for entry in sidecar["outputs"])
+        version, plugin = sidecar["backend"]["version"], sidecar["plugin"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise TdcError(
+            f"the sidecar of {path} does not say what the engine takes ({error})",
+            expected="inputs and outputs with name, dtype, shape and, where a size is open, min, opt "
+            "and max; backend.version; plugin",
+            fix="build the engine again with this version of tdc-deploy",
+        ) from None
+    for tensor in inputs:
+        if tensor.most is None and not all(isinstance(size, int) for size in tensor.shape):
+            raise TdcError(
+                f"the sidecar of {path} has no range for {tensor.name!r} of shape {tensor.shape}",
+                expected="min, opt and max",
+                fix="build the engine again with this version of tdc-deploy",
+            )
+    return ServedModel(path, inputs, outputs, tensorrt=str(version), plugin=plugin)
+
+
+def _engine_tensor(entry: Mapping[str, Any]) -> ServedTensor:
+    least, usual, most = (_sizes(entry.get(key)) for key in ("min", "opt", "max"))
+    # TensorRT writes an open size as -1.
+    shape = tuple(None if size == -1 else size for size in entry["shape"])
+    return ServedTensor(entry["name"], np.dtype(entry["dtype"]).name, shape, least, usual, most)
+
+
+def _sizes(value: Any) -> Sizes | None:
+    return None if value is None else tuple(int(size) for size in value)
+
+
+def _open_as_none(shape: tuple[Dim, ...]) -> tuple[int | None, ...]:
+    return tuple(size if isinstance(size, int) else None for size in shape)
+
+
+def artifact_sha256(model: ServedModel) -> str:
+    """Hex digest of the artifact and its weights."""
+    return files_sha256([model.path, *model.weights])
+
+
+def common(models: Mapping[str, ServedModel], key: Callable[[ServedModel], Any], what: str) -> Any:
+    """What `key` gives for every model.
+
+    Raises:
+        TdcError: they differ; `models` has a name for each.
+    """
+    values = {name: key(model) for name, model in models.items()}
+    (first, value), *others = values.items()
+    for name, other in others:
+        if other != value:
+            raise TdcError(
+                f"{what} of {first} and {name} differ: {value} and {other}",
+                expected="engines of one model, built alike for each GPU",
+            )
+    return value
