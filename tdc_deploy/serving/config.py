@@ -162,10 +162,16 @@ def _add_tensor(entry: Any, tensor: ServedTensor, batched: bool) -> None:
     dims = served_dims(tensor, batched)
     if dims:
         entry.dims.extend(dims)
-    else:
-        # Triton has no tensor without dimensions: the client's [1] is the model's scalar.
+    elif batched:
+        # Triton wants a dimension beside the batch: the client's [N, 1] is the model's [N].
         entry.dims.append(1)
         entry.reshape.SetInParent()
+    else:
+        raise TdcError(
+            f"{tensor.name!r} is a single number without dimensions",
+            expected="at least one dimension, as Triton does",
+            fix="export the model with a tensor of shape [1] there",
+        )
 
 
 def _add_batching(config: Any, options: ServingOptions) -> None:

@@ -51,8 +51,11 @@ class ServedTensor:
 
 @dataclass(frozen=True)
 class ServedModel:
-    """An artifact and the files beside it that it needs. `tensorrt` is the version that built an engine;
-    `plugin` is what the sidecar says of the plugin library that it needs, None if it needs none.
+    """An artifact and the files beside it that it needs.
+
+    Of an engine: `tensorrt` is the version that built it, `capability` the GPU's that it is bound to
+    ("9.0"; None if not known, or if it runs on several), `plugin` what the sidecar says of the plugin
+    library that it needs, None if it needs none.
     """
 
     path: Path
@@ -60,6 +63,7 @@ class ServedModel:
     outputs: tuple[ServedTensor, ...]
     weights: tuple[Path, ...] = ()
     tensorrt: str | None = None
+    capability: str | None = None
     plugin: Mapping[str, Any] | None = None
 
     @property
@@ -109,12 +113,8 @@ def _weights(path: Path) -> tuple[Path, ...]:
 
 def _onnx_tensor(value: onnx.ValueInfoProto) -> ServedTensor:
     tensor = value.type.tensor_type
-    if not tensor.HasField("shape"):
-        raise TdcError(
-            f"{value.name!r} has no shape",
-            expected="inputs and outputs whose number of dimensions is known",
-            fix="export the model again with shapes",
-        )
+    if not value.type.HasField("tensor_type"):
+        raise TdcError(f"{value.name!r} is no tensor", expected="tensors in and out")
     shape = tuple(
         dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
         for dim in tensor.shape.dim
@@ -134,12 +134,13 @@ def _read_engine(path: Path) -> ServedModel:
     try:
         inputs = tuple(_engine_tensor(entry) for entry in sidecar["inputs"])
         outputs = tuple(_engine_tensor(entry) for entry in sidecar["outputs"])
-        version, plugin = sidecar["backend"]["version"], sidecar["plugin"]
+        version, plugin = sidecar["tensorrt"], sidecar["plugin"]
+        capability = _capability(sidecar)
     except (KeyError, TypeError, ValueError) as error:
         raise TdcError(
             f"the sidecar of {path} does not say what the engine takes ({error})",
             expected="inputs and outputs with name, dtype, shape and, where a size is open, min, opt "
-            "and max; backend.version; plugin",
+            "and max; tensorrt, its version; plugin",
             fix="build the engine again with this version of tdc-deploy",
         ) from None
     for tensor in inputs:
@@ -149,7 +150,17 @@ def _read_engine(path: Path) -> ServedModel:
                 expected="min, opt and max",
                 fix="build the engine again with this version of tdc-deploy",
             )
-    return ServedModel(path, inputs, outputs, tensorrt=str(version), plugin=plugin)
+    return ServedModel(
+        path, inputs, outputs, tensorrt=str(version), capability=capability, plugin=plugin
+    )
+
+
+def _capability(sidecar: Mapping[str, Any]) -> str | None:
+    """As in "9.0", whether the sidecar has 90, 9.0 or "9.0"."""
+    text = str((sidecar.get("device") or {}).get("compute_capability") or "")
+    if not text or sidecar.get("hardware_compatibility", "none") != "none":
+        return None
+    return text if "." in text else f"{int(text) // 10}.{int(text) % 10}"
 
 
 def _engine_tensor(entry: Mapping[str, Any]) -> ServedTensor:

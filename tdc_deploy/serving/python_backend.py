@@ -20,7 +20,7 @@ from tdc_deploy.runtime.session import Session, load
 
 Arrays = dict[str, NDArray[Any]]
 
-MODEL_PY = '''"""Serves the artifact beside this file with tdc-deploy, which Triton\'s Python must have."""
+MODEL_PY = '''"""Serves the artifact beside this file; tdc-deploy must be installed in Triton's Python."""
 
 from tdc_deploy.serving.python_backend import TritonPythonModel
 

@@ -107,20 +107,30 @@ def _read(
     paths = ({} if artifact is None else {"": artifact}) | engines
     if not paths:
         raise TdcError("no artifact", expected="an .onnx, .engine or .plan file, or --engine")
-    for capability in engines:
-        if not _CAPABILITY.fullmatch(capability):
-            raise TdcError(f"compute capability {capability!r}", expected="such as 8.0 or 9.0")
     if engines and options.variant == "python":
         raise TdcError("engines per GPU in the python variant", expected="one artifact")
     models = {key: read_served(path) for key, path in paths.items()}
     if engines:
+        for capability in engines:
+            _check_capability(capability, models[capability])
         names = {str(model.path): model for model in models.values()}
-        if not common(names, lambda model: model.is_engine, "being an engine"):
-            raise TdcError(f"{next(iter(names))} is no engine", expected="engines only")
+        common(names, lambda model: model.is_engine, "being an engine")
         common(names, lambda model: model.signature, "inputs and outputs")
         common(names, lambda model: model.tensorrt, "the TensorRT version")
         common(names, lambda model: model.plugin, "the plugin")
     return models
+
+
+def _check_capability(capability: str, model: ServedModel) -> None:
+    if not _CAPABILITY.fullmatch(capability):
+        raise TdcError(f"compute capability {capability!r}", expected="such as 8.0 or 9.0")
+    if not model.is_engine:
+        raise TdcError(f"{model.path} is no engine", expected="a TensorRT engine for each GPU")
+    if model.capability not in (None, capability):
+        raise TdcError(
+            f"{model.path} for compute capability {capability}",
+            expected=f"{model.capability}, which it was built for",
+        )
 
 
 def _file_name(capability: str, model: ServedModel, options: ServingOptions) -> str:
