@@ -50,15 +50,17 @@ def write_whole(contents: Mapping[Path, bytes]) -> None:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, scratch: Path) -> Iterator[Path]:
     """A new folder to fill, which becomes `path` when the block ends, and is removed if it fails.
+
+    It is made in the folder `scratch`, of the same file system.
 
     Raises:
         TdcError: `path` exists and is not empty, its folder is not writable, or the disk is full.
     """
     temporary: Path | None = None
     try:
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+        temporary = Path(tempfile.mkdtemp(dir=scratch, prefix=f".{path.name}.", suffix=".part"))
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ def _read_engine(path: Path) -> ServedModel:
         outputs = tuple(_engine_tensor(entry) for entry in sidecar["outputs"])
         version, plugin = sidecar["tensorrt"], sidecar["plugin"]
         capability = _capability(sidecar)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TdcError(
             f"the sidecar of {path} does not say what the engine takes ({error})",
             expected="inputs and outputs with name, dtype, shape and, where a size is open, min, opt "
@@ -181,20 +181,3 @@ def _open_as_none(shape: tuple[Dim, ...]) -> tuple[int | None, ...]:
 def artifact_sha256(model: ServedModel) -> str:
     """Hex digest of the artifact and its weights."""
     return files_sha256([model.path, *model.weights])
-
-
-def common(models: Mapping[str, ServedModel], key: Callable[[ServedModel], Any], what: str) -> Any:
-    """What `key` gives for every model.
-
-    Raises:
-        TdcError: they differ; `models` has a name for each.
-    """
-    values = {name: key(model) for name, model in models.items()}
-    (first, value), *others = values.items()
-    for name, other in others:
-        if other != value:
-            raise TdcError(
-                f"{what} of {first} and {name} differ: {value} and {other}",
-                expected="engines of one model, built alike for each GPU",
-            )
-    return value

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from tdc_deploy.artifact import sidecar_path
 from tdc_deploy.errors import TdcError
-from tdc_deploy.files import whole_folder, write_whole
 from tdc_deploy.serving.config import CONFIG_NAME, config_text, model_config, read_config
 from tdc_deploy.serving.existing import check_place, free_version, new_config
-from tdc_deploy.serving.model import ServedModel, common, read_served
+from tdc_deploy.serving.gather import file_name, read_artifacts
+from tdc_deploy.serving.model import ServedModel
 from tdc_deploy.serving.options import KeepOrReplace, ServingOptions
 from tdc_deploy.serving.plugin_files import (
     PluginFile,
@@ -26,8 +21,7 @@ from tdc_deploy.serving.plugin_files import (
 )
 from tdc_deploy.serving.python_backend import MODEL_PY
 from tdc_deploy.serving.record import RECORD_NAME, other_tensorrts, record_text
-
-_CAPABILITY = re.compile(r"\d+\.\d+")
+from tdc_deploy.serving.write import existing, write_version
 
 
 @dataclass(frozen=True)
@@ -76,8 +70,8 @@ def add_model(
     options = options or ServingOptions()
     if config not in (None, *get_args(KeepOrReplace)):
         raise TdcError(f"config is {config!r}", expected="keep or replace")
-    models = _read(artifact, dict(engines or {}), options)
-    files = {key: _file_name(key, model, options) for key, model in models.items()}
+    models = read_artifacts(artifact, dict(engines or {}), options)
+    files = {key: file_name(key, model, options) for key, model in models.items()}
     first = next(iter(models.values()))
     library = _plugin(models, plugin)
     served = list(models.values())
@@ -90,56 +84,16 @@ def add_model(
         check_plugin_fits(repository, library, replace_plugin)
     by_file = {files[key]: model for key, model in models.items()}
     warnings = _warnings(repository, first)
-    with _existing(repository):
+    with existing(repository):
         script = write_plugin(repository, library, str(first.tensorrt)) if library else None
-        record = record_text(by_file, library)
-        _write(folder, number, by_file, text, record, options.variant == "python")
+        texts = {RECORD_NAME: record_text(by_file, library)}
+        if options.variant == "python":
+            texts["model.py"] = MODEL_PY
+        write_version(folder, number, by_file, texts, text)
     kept = read_config(folder / CONFIG_NAME)
     return Added(
         folder, number, tuple(by_file), kept.max_batch_size, config_text(kept), script, warnings
     )
-
-
-def _read(
-    artifact: Path | None, engines: dict[str, Path], options: ServingOptions
-) -> dict[str, ServedModel]:
-    """The artifacts by compute capability, "" for the one for all others."""
-    paths = ({} if artifact is None else {"": artifact}) | engines
-    if not paths:
-        raise TdcError("no artifact", expected="an .onnx, .engine or .plan file, or --engine")
-    if engines and options.variant == "python":
-        raise TdcError("engines per GPU in the python variant", expected="one artifact")
-    models = {key: read_served(path) for key, path in paths.items()}
-    if engines:
-        for capability in engines:
-            _check_capability(capability, models[capability])
-        names = {str(model.path): model for model in models.values()}
-        common(names, lambda model: model.is_engine, "being an engine")
-        common(names, lambda model: model.signature, "inputs and outputs")
-        common(names, lambda model: model.tensorrt, "the TensorRT version")
-        common(names, lambda model: model.plugin, "the plugin")
-    return models
-
-
-def _check_capability(capability: str, model: ServedModel) -> None:
-    if not _CAPABILITY.fullmatch(capability):
-        raise TdcError(f"compute capability {capability!r}", expected="such as 8.0 or 9.0")
-    if not model.is_engine:
-        raise TdcError(f"{model.path} is no engine", expected="a TensorRT engine for each GPU")
-    if model.capability not in (None, capability):
-        raise TdcError(
-            f"{model.path} for compute capability {capability}",
-            expected=f"{model.capability}, which it was built for",
-        )
-
-
-def _file_name(capability: str, model: ServedModel, options: ServingOptions) -> str:
-    """model.onnx or model.plan, as Triton expects it; our Session knows engines by .engine."""
-    if not model.is_engine:
-        return "model.onnx"
-    if options.variant == "python":
-        return "model.engine"
-    return f"model_{capability}.plan" if capability else "model.plan"
 
 
 def _plugin(models: Mapping[str, ServedModel], given: Path | None) -> PluginFile | None:
@@ -160,59 +114,3 @@ def _warnings(repository: Path, model: ServedModel) -> tuple[str, ...]:
         "them may refuse the other"
         for where, other in others.items()
     )
-
-
-@contextmanager
-def _existing(repository: Path) -> Iterator[None]:
-    """Make the repository if it is not there, and remove it again if the block fails."""
-    new = not repository.exists()
-    try:
-        repository.mkdir(exist_ok=True)
-    except OSError as error:
-        raise TdcError(f"{repository} cannot be made: {error.strerror}") from None
-    try:
-        yield
-    except BaseException:
-        if new:
-            with suppress(OSError):
-                repository.rmdir()
-        raise
-
-
-def _write(
-    folder: Path,
-    number: int,
-    models: Mapping[str, ServedModel],
-    config: str | None,
-    record: str,
-    python: bool,
-) -> None:
-    new = not (folder / CONFIG_NAME).exists()
-    with whole_folder(folder if new else folder / str(number)) as temporary:
-        version = temporary / str(number) if new else temporary
-        version.mkdir(exist_ok=True)
-        for file, model in models.items():
-            _copy(model, version / file)
-        (version / RECORD_NAME).write_text(record, encoding="utf-8")
-        if python:
-            (version / "model.py").write_text(MODEL_PY, encoding="utf-8")
-        if new and config is not None:
-            (temporary / CONFIG_NAME).write_text(config, encoding="utf-8")
-    if not new and config is not None:
-        try:
-            write_whole({folder / CONFIG_NAME: config.encode()})
-        except TdcError:
-            shutil.rmtree(folder / str(number))
-            raise
-
-
-def _copy(model: ServedModel, target: Path) -> None:
-    """The artifact under Triton's name, its sidecar, and the files with its weights."""
-    shutil.copyfile(model.path, target)
-    sidecar = sidecar_path(model.path)
-    if sidecar.is_file():
-        shutil.copyfile(sidecar, sidecar_path(target))
-    for weights in model.weights:
-        place = target.parent / os.path.relpath(weights, model.path.parent)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(weights, place)

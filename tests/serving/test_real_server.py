@@ -82,10 +82,8 @@ def loaded(server: TritonServer) -> Callable[[str], str]:
 
 def batch_of_numbers() -> Any:
     """x + x, of shape [batch]."""
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N"]) for name in ("x", "y")]
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["x", "x"], ["y"])], "g", *[[v] for v in values]
-    )
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N"]) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "double", [x], [y])
     return helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
     )

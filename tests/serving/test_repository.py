@@ -13,6 +13,7 @@ import pytest
 
 from tdc_deploy.artifact import sidecar_path
 from tdc_deploy.errors import TdcError
+from tdc_deploy.serving import write
 from tdc_deploy.serving.config import read_config
 from tdc_deploy.serving.options import ServingOptions
 from tdc_deploy.serving.repository import add_model
@@ -50,6 +51,16 @@ def refused(message: str, repository: Path, *arguments: Any, **named: Any) -> No
     with pytest.raises(TdcError, match=message):
         add_model(*arguments, **named)
     assert contents(repository.parent) == before
+
+
+def test_beside_the_repository_may_not_be_ours(
+    model: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, _: path != repository.parent)
+    repository.mkdir()
+    assert write._scratch(repository) == repository
+    add_model(model, repository, "net")
+    assert sorted(path.name for path in repository.iterdir()) == ["net"]
 
 
 def test_a_new_repository(model: Path, repository: Path) -> None:
@@ -149,7 +160,7 @@ def test_mistakes_with_artifacts(engine: MakeEngine, model: Path, repository: Pa
     path = engine()
     python = ServingOptions(variant="python")
     refused("no artifact", repository, None, repository, "net")
-    refused("being an engine", repository, model, repository, "n", engines={"8.0": path})
+    refused("the kinds of", repository, model, repository, "n", engines={"8.0": path})
     refused("no engine", repository, None, repository, "net", engines={"8.0": model})
     bound = engine("bound.engine", device={"compute_capability": 90})
     refused("9.0, which it was built", repository, None, repository, "n", engines={"8.0": bound})
@@ -264,8 +275,25 @@ def test_a_full_disk_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tdc_deploy.serving.repository.shutil.copyfile", full)
+    monkeypatch.setattr("tdc_deploy.serving.write.shutil.copyfile", full)
     refused("No space left", repository, model, repository, "net")
+
+
+def test_a_polling_server_never_sees_an_unfinished_folder(
+    model: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    real = shutil.copyfile
+
+    def spy(source: Path, target: Path) -> None:
+        seen.append(sorted(contents(repository)))
+        real(source, target)
+
+    monkeypatch.setattr("tdc_deploy.serving.write.shutil.copyfile", spy)
+    add_model(model, repository, "net")
+    whole = sorted(contents(repository))
+    add_model(model, repository, "net")
+    assert seen == [[], whole]
 
 
 def test_a_configuration_that_cannot_be_written_leaves_no_version(
@@ -276,6 +304,6 @@ def test_a_configuration_that_cannot_be_written_leaves_no_version(
     def full(*_: object) -> None:
         raise TdcError("no room")
 
-    monkeypatch.setattr("tdc_deploy.serving.repository.write_whole", full)
+    monkeypatch.setattr("tdc_deploy.serving.write.write_whole", full)
     options = ServingOptions(instances=2)
     refused("no room", repository, model, repository, "net", options=options, config="replace")

@@ -6,6 +6,7 @@ It runs each request alone, so that its outputs are exactly those of a session t
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,7 @@ TYPES = {
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
-        import triton_python_backend_utils
-
-        self.utils = triton_python_backend_utils
+        self.utils = import_module("triton_python_backend_utils")
         config = json.loads(args["model_config"])
         options = onnxruntime.SessionOptions()
         threads = config["parameters"].get("intra_op_thread_count")

@@ -6,6 +6,7 @@ No engine is loaded: it says only that the server takes the configuration and fi
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,7 @@ import numpy as np
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
-        import triton_python_backend_utils
-
-        self.utils = triton_python_backend_utils
+        self.utils = import_module("triton_python_backend_utils")
         self.config = json.loads(args["model_config"])
         folder = Path(args["model_repository"]) / args["model_version"]
         files = self.config["cc_model_filenames"] or {"": "model.plan"}
