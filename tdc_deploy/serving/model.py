@@ -34,13 +34,6 @@ class ServedTensor:
     usual: Sizes | None = None
     most: Sizes | None = None
 
-    def __post_init__(self) -> None:
-        for sizes in (self.least, self.usual, self.most):
-            if sizes is not None and not self.takes(sizes):
-                raise TdcError(
-                    f"the range of {self.name!r} holds {sizes}", expected=f"sizes for {self.shape}"
-                )
-
     def takes(self, sizes: Sizes) -> bool:
         """Whether these sizes agree with the shape; the range is not looked at."""
         return len(sizes) == len(self.shape) and all(
@@ -132,46 +125,47 @@ def _read_engine(path: Path) -> ServedModel:
             fix="copy it there, or build the engine with tdc-deploy build",
         )
     try:
-        inputs = tuple(_engine_tensor(entry) for entry in sidecar["inputs"])
-        outputs = tuple(_engine_tensor(entry) for entry in sidecar["outputs"])
-        version, plugin = sidecar["tensorrt"], sidecar["plugin"]
+        inputs = tuple(_engine_input(entry) for entry in sidecar["inputs"])
+        outputs = tuple(_engine_output(entry) for entry in sidecar["outputs"])
+        version, plugin = sidecar["backend"]["version"], sidecar["plugin"]
         capability = _capability(sidecar)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TdcError(
-            f"the sidecar of {path} does not say what the engine takes ({error})",
-            expected="inputs and outputs with name, dtype, shape and, where a size is open, min, opt "
-            "and max; tensorrt, its version; plugin",
+            f"the sidecar of {path} does not say what the engine takes: {error!r}",
+            expected="inputs with name, dtype, min, opt and max; outputs with name, dtype and shape; "
+            "backend.version; plugin",
             fix="build the engine again with this version of tdc-deploy",
         ) from None
-    for tensor in inputs:
-        if tensor.most is None and not all(isinstance(size, int) for size in tensor.shape):
-            raise TdcError(
-                f"the sidecar of {path} has no range for {tensor.name!r} of shape {tensor.shape}",
-                expected="min, opt and max",
-                fix="build the engine again with this version of tdc-deploy",
-            )
     return ServedModel(
         path, inputs, outputs, tensorrt=str(version), capability=capability, plugin=plugin
     )
 
 
 def _capability(sidecar: Mapping[str, Any]) -> str | None:
-    """As in "9.0", whether the sidecar has 90, 9.0 or "9.0"."""
-    text = str((sidecar.get("device") or {}).get("compute_capability") or "")
-    if not text or sidecar.get("hardware_compatibility", "none") != "none":
+    if sidecar.get("engine", {}).get("hardware_compatibility_level", "none") != "none":
         return None
-    return text if "." in text else f"{int(text) // 10}.{int(text) % 10}"
+    found = sidecar["backend"].get("compute_capability")
+    return None if found is None else str(found)
 
 
-def _engine_tensor(entry: Mapping[str, Any]) -> ServedTensor:
-    least, usual, most = (_sizes(entry.get(key)) for key in ("min", "opt", "max"))
+def _engine_input(entry: Mapping[str, Any]) -> ServedTensor:
+    least, usual, most = (tuple(map(int, entry[key])) for key in ("min", "opt", "max"))
+    shape = tuple(low if low == high else None for low, high in zip(least, most, strict=True))
+    return ServedTensor(_name(entry), _dtype(entry), shape, least, usual, most)
+
+
+def _engine_output(entry: Mapping[str, Any]) -> ServedTensor:
     # TensorRT writes an open size as -1.
-    shape = tuple(None if size == -1 else size for size in entry["shape"])
-    return ServedTensor(entry["name"], np.dtype(entry["dtype"]).name, shape, least, usual, most)
+    shape = tuple(None if size == -1 else int(size) for size in entry["shape"])
+    return ServedTensor(_name(entry), _dtype(entry), shape)
 
 
-def _sizes(value: Any) -> Sizes | None:
-    return None if value is None else tuple(int(size) for size in value)
+def _name(entry: Mapping[str, Any]) -> str:
+    return str(entry["name"])
+
+
+def _dtype(entry: Mapping[str, Any]) -> str:
+    return str(np.dtype(entry["dtype"]).name)
 
 
 def _open_as_none(shape: tuple[Dim, ...]) -> tuple[int | None, ...]:

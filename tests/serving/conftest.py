@@ -18,7 +18,6 @@ MakeEngine = Callable[..., Path]
 IMAGE = {
     "name": "image",
     "dtype": "float32",
-    "shape": [-1, 3, 32, 32],
     "min": [1, 3, 32, 32],
     "opt": [4, 3, 32, 32],
     "max": [16, 3, 32, 32],
@@ -44,7 +43,7 @@ def engine(tmp_path: Path) -> MakeEngine:
             "version": VERSION,
             "inputs": [IMAGE],
             "outputs": [LOGITS],
-            "tensorrt": "10.9.0.34",
+            "backend": {"backend": "tensorrt", "version": "10.9.0.34"},
             "plugin": None,
             "artifact": {"file": name, "sha256": files_sha256([path])},
         }

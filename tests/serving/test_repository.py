@@ -145,7 +145,7 @@ def test_the_python_variant_of_an_engine(
     ("changes", "message"),
     [
         ({"inputs": [IMAGE | {"name": "picture"}]}, "inputs and outputs of .* differ"),
-        ({"tensorrt": "10.8.0"}, "the TensorRT version of .* differ"),
+        ({"backend": {"version": "10.8.0"}}, "the TensorRT version of .* differ"),
         ({"plugin": PLUGIN}, "the plugin of .* differ"),
     ],
 )
@@ -162,7 +162,7 @@ def test_mistakes_with_artifacts(engine: MakeEngine, model: Path, repository: Pa
     refused("no artifact", repository, None, repository, "net")
     refused("the kinds of", repository, model, repository, "n", engines={"8.0": path})
     refused("no engine", repository, None, repository, "net", engines={"8.0": model})
-    bound = engine("bound.engine", device={"compute_capability": 90})
+    bound = engine("bound.engine", backend={"version": "10.9.0.34", "compute_capability": "9.0"})
     refused("9.0, which it was built", repository, None, repository, "n", engines={"8.0": bound})
     refused("capability '80'", repository, None, repository, "net", engines={"80": path})
     refused(
@@ -253,14 +253,14 @@ def test_a_plugin_that_another_model_needs(
     refused("another build of the plugin", repository, path, repository, "net", plugin=library)
     add_model(path, repository, "net", plugin=library, replace_plugin=True)
     assert (repository / library.name).read_bytes() == b"another build"
-    older = engine("older.engine", plugin=PLUGIN, tensorrt="8.5.3")
+    older = engine("older.engine", plugin=PLUGIN, backend={"version": "8.5.3"})
     eight = library.rename(library.with_name("libtdc_plugins_trt8.so"))
     refused("a server has one", repository, older, repository, "older", plugin=eight)
 
 
 def test_engines_of_two_tensorrts_are_warned_of(engine: MakeEngine, repository: Path) -> None:
     assert add_model(engine(), repository, "net").warnings == ()
-    newer = engine("newer.engine", tensorrt="10.16.1")
+    newer = engine("newer.engine", backend={"version": "10.16.1"})
     (warning,) = add_model(newer, repository, "newer").warnings
     assert "net/1 was built by TensorRT 10.9.0.34" in warning
 
