@@ -16,7 +16,10 @@ from tdc_deploy.types import DENSE, ConvLayer
 from tdc_deploy.versions import MISSING, library_versions
 
 # (package or program, what it is for)
-OPTIONAL_PACKAGES = (("torch", "needed to export and train models in torch"),)
+OPTIONAL_PACKAGES = (
+    ("torch", "needed to export and train models in torch"),
+    ("tritonclient", "needed to write Triton repositories"),
+)
 OPTIONAL_PROGRAMS = (("nvidia-smi", "no NVIDIA driver: models run on the CPU"),)
 
 PROBE = ConvLayer("probe", 64, 64, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1, "float32", 1, (28, 28))

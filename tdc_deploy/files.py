@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tdc_deploy.errors import TdcError
@@ -48,6 +49,34 @@ def write_whole(contents: Mapping[Path, bytes]) -> None:
                 Path(name).unlink()
 
 
+@contextmanager
+def whole_folder(path: Path, scratch: Path) -> Iterator[Path]:
+    """A new folder to fill, which becomes `path` when the block ends, and is removed if it fails.
+
+    It is made in the folder `scratch`, of the same file system.
+
+    Raises:
+        TdcError: `path` exists and is not empty, its folder is not writable, or the disk is full.
+    """
+    temporary: Path | None = None
+    try:
+        temporary = Path(tempfile.mkdtemp(dir=scratch, prefix=f".{path.name}.", suffix=".part"))
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _to_disk(file)
+        _usual_mode(str(temporary), 0o777)
+        temporary.rename(path)
+    except OSError as error:
+        raise TdcError(
+            f"{path} cannot be written: {error.strerror or error}",
+            expected="a new folder, in one that exists, can be written and has room",
+        ) from None
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
 def check_distinct(written: Iterable[Path], read: Iterable[Path]) -> None:
     """Raise TdcError if a file that is to be written is one that is read."""
     sources = [path for path in read if path.exists()]
@@ -72,8 +101,13 @@ def check_writable(path: Path) -> None:
         raise TdcError(f"the folder {path.parent} cannot be written", fix="choose another folder")
 
 
-def _usual_mode(name: str) -> None:
-    """Files of mkstemp are private; give this one the mode that the user's umask asks for."""
+def _to_disk(file: Path) -> None:
+    with file.open("rb+") as opened:
+        os.fsync(opened.fileno())
+
+
+def _usual_mode(name: str, mode: int = 0o666) -> None:
+    """What tempfile makes is private; give it the mode that the user's umask asks for."""
     umask = os.umask(0)
     os.umask(umask)
-    Path(name).chmod(0o666 & ~umask)
+    Path(name).chmod(mode & ~umask)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tdc_deploy.errors import TdcError
-from tdc_deploy.files import check_writable, write_whole
+from tdc_deploy.files import check_writable, whole_folder, write_whole
 
 
 @pytest.fixture
@@ -139,3 +139,36 @@ def test_check_writable_refuses_a_folder_without_write_permission(
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(TdcError, match="cannot be written"):
         check_writable(tmp_path / "a")
+
+
+@pytest.mark.usefixtures("umask")
+def test_a_folder_is_there_when_it_is_whole(tmp_path: Path) -> None:
+    target, scratch = tmp_path / "target", tmp_path / "scratch"
+    scratch.mkdir()
+    with whole_folder(target, scratch) as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "file").write_text("text")
+        assert names(tmp_path) == ["scratch"]
+    assert (target / "sub" / "file").read_text() == "text"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o755
+    assert names(scratch) == []
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
+def test_a_folder_that_fails_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+    expected = TdcError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected), whole_folder(tmp_path / "target", tmp_path) as folder:
+        (folder / "file").write_text("text")
+        raise error
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_is_there_stays(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "old").write_text("old")
+    refused = pytest.raises(TdcError, match="target cannot be written")
+    with refused, whole_folder(target, tmp_path) as folder:
+        (folder / "new").write_text("new")
+    assert names(tmp_path) == ["target"]
+    assert names(target) == ["old"]

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from tdc_deploy import __version__
-from tdc_deploy.cli import bench, build, doctor, inspect, plan, plugin, tactics
+from tdc_deploy.cli import bench, build, doctor, inspect, plan, plugin, tactics, triton
 from tdc_deploy.errors import TdcError
 
 USER_ERROR = 2
@@ -24,6 +24,7 @@ app.command("plan")(plan.plan)
 app.command("inspect")(inspect.inspect)
 app.command("bench")(bench.bench)
 app.command("tactics")(tactics.tactics)
+app.command("triton")(triton.triton)
 app.command("doctor")(doctor.doctor)
 app.add_typer(plugin.app, name="plugin")
 

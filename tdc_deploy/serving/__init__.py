@@ -1,0 +1,1 @@
+"""Triton: write a model repository from an artifact, and the model that serves it from Python."""
