@@ -485,6 +485,7 @@ def test_a_file_that_is_no_engine(gpu: FakeGpu, tmp_path: Path) -> None:
         load(path)
     assert str(path) in caught.value.received
     assert eventually(lambda: all_freed(gpu))
+    assert eventually(lambda: "tdc-deploy device" not in {t.name for t in threading.enumerate()})
 
 
 def test_a_type_that_numpy_has_not(gpu: FakeGpu, engine: Path) -> None:
