@@ -38,16 +38,16 @@ def _layers(path: Path, sidecar: dict[str, Any] | None) -> list[dict[str, str]]:
     from tdc_deploy.backends.tensorrt.api import tensorrt, version_of
     from tdc_deploy.backends.tensorrt.engine import load_engine, read_text
     from tdc_deploy.backends.tensorrt.inspector import read_layers
-    from tdc_deploy.backends.tensorrt.plugins import load_plugin
     from tdc_deploy.plugin.driver import compute_capabilities
     from tdc_deploy.plugin.locate import find_plugin
+    from tdc_deploy.runtime.plugin_library import register_plugin
 
     # Without a GPU TensorRT hands out junk instead of an error.
     if not compute_capabilities():
         raise TdcError("no NVIDIA GPU to load the engine on")
     trt = tensorrt()
     if sidecar is None or sidecar["plugin"] is not None:
-        load_plugin(trt, find_plugin(version_of(trt)[0]))
+        register_plugin(trt, find_plugin(version_of(trt)[0]))
     shapes = {entry["name"]: tuple(entry["opt"]) for entry in (sidecar or {}).get("inputs", ())}
     found = read_layers(read_text(trt, load_engine(path.read_bytes()), shapes or None))
     return [

@@ -11,7 +11,6 @@ from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.backends.tensorrt.api import tensorrt, version_of
 from tdc_deploy.backends.tensorrt.engine import Engine, build_engine
 from tdc_deploy.backends.tensorrt.options import EngineOptions
-from tdc_deploy.backends.tensorrt.plugins import load_plugin
 from tdc_deploy.backends.tensorrt.prepare import Prepared, prepare
 from tdc_deploy.backends.tensorrt.profiles import Ranges, shape_ranges
 from tdc_deploy.backends.tensorrt.runner import EngineRunner
@@ -28,6 +27,7 @@ from tdc_deploy.profiling.analytical.driver import this_device
 from tdc_deploy.profiling.measure import FINAL, compare_fresh
 from tdc_deploy.progress import Progress
 from tdc_deploy.repair import Repair
+from tdc_deploy.runtime.plugin_library import register_plugin
 from tdc_deploy.samples import Samples
 from tdc_deploy.source import Source
 from tdc_deploy.types import Ratio
@@ -72,7 +72,7 @@ def make_engine(
     major = version_of(trt)[0]
     options.check_version(version_of(trt))
     plugin = find_plugin(major)
-    load_plugin(trt, plugin)
+    register_plugin(trt, plugin)
     ranges = shape_ranges(source.network.graph, options, source.inputs)
     repaired, verified = samples.split()
     repair = None if plan is None else _repair(source, repaired)

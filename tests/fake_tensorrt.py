@@ -44,7 +44,7 @@ class FakeTensorRT:
         patch.setattr(engines, "tensorrt", lambda: trt)
         patch.setattr(engines, "this_device", lambda: find_device("A100"))
         patch.setattr(engines, "find_plugin", lambda _: plugin)
-        patch.setattr(engines, "load_plugin", lambda _, path: self.loaded.append(path))
+        patch.setattr(engines, "register_plugin", lambda _, path: self.loaded.append(path))
         patch.setattr(engines, "build_engine", self._build)
         patch.setattr(engines, "EngineRunner", self._runner)
         patch.setattr(engines, "compare_fresh", self._compare)

@@ -12,6 +12,8 @@ from tdc_deploy.artifact import read_sidecar
 from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.backends.tensorrt.prepare import Prepared
 from tdc_deploy.errors import TdcError
+from tdc_deploy.runtime.engine_info import EngineInfo, read_engine_info
+from tdc_deploy.serving.model import read_served
 from tests.fake_tensorrt import RATIOS, FakeTensorRT, fill, with_bodies
 
 
@@ -84,6 +86,25 @@ def test_the_sidecar_says_what_it_takes_and_what_it_was_built_with(
     assert list(found["plan"]["layers"]) == ["conv2"]
     assert found["planned_shapes"] == {"image": [2, 32, 24, 24]}
     assert found["source"]["file"] == "model.onnx"
+    assert len(fake.built) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "capability", "anywhere"),
+    [
+        (EngineOptions(), "8.0", False),
+        (EngineOptions(version_compatible=True, hardware_compatibility="ampere_plus"), None, True),
+    ],
+)
+def test_sessions_and_triton_read_what_the_sidecar_says(
+    folder: Path, fake: FakeTensorRT, options: EngineOptions, capability: str, anywhere: bool
+) -> None:
+    artifact = build(folder, engine=options)
+    info = read_engine_info(artifact.path, artifact.path.read_bytes())
+    assert info == EngineInfo("10.9.0.34", 80, True, anywhere, anywhere)
+    served = read_served(artifact.path)
+    assert (served.tensorrt, served.capability) == ("10.9.0.34", capability)
+    assert [tensor.name for tensor in served.inputs] == ["image"]
     assert len(fake.built) == 3
 
 

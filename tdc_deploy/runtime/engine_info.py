@@ -16,13 +16,13 @@ _REBUILD = "build the engine on this machine: tdc-deploy build model.onnx -o mod
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """Where an engine runs; what the sidecar does not say is None.
+    """Where an engine runs.
 
-    `compute_capability` is 10 * major + minor. A hardware-compatible engine runs on other and later
-    GPUs too: TensorRT itself decides on which.
+    `compute_capability` is 10 * major + minor, None where the sidecar does not say. A
+    hardware-compatible engine runs on other and later GPUs too: TensorRT itself decides on which.
     """
 
-    tensorrt: str | None
+    tensorrt: str
     compute_capability: int | None
     needs_plugin: bool
     version_compatible: bool
@@ -30,8 +30,6 @@ class EngineInfo:
 
     def check_tensorrt(self, installed: str) -> None:
         """Raise TdcError if this version of TensorRT cannot load the engine."""
-        if self.tensorrt is None:
-            return
         built, here = _numbers(self.tensorrt), _numbers(installed)
         fits = built[0] == here[0] and built <= here if self.version_compatible else built == here
         if not fits:
@@ -78,25 +76,22 @@ def read_engine_info(engine: Path, content: bytes) -> EngineInfo | None:
 
 
 def _parse(data: Mapping[str, Any]) -> EngineInfo:
-    version = data.get("tensorrt")
-    device = data.get("device") or {}
-    capability = device.get("compute_capability")
+    """From the fields that tdc_deploy.engine_sidecar writes."""
+    backend, engine = data["backend"], data["engine"]
+    capability = backend.get("compute_capability")
     return EngineInfo(
-        None if version is None else str(version),
+        str(backend["version"]),
         None if capability is None else _capability(capability),
         data.get("plugin") is not None,
-        bool(data.get("version_compatible", False)),
-        # The other level is "same_compute_capability".
-        data.get("hardware_compatibility") == "ampere_plus",
+        bool(engine["version_compatible"]),
+        # The other level, same_compute_capability, allows no other capability.
+        engine["hardware_compatibility_level"] == "ampere_plus",
     )
 
 
-def _capability(value: int | float | str) -> int:
-    """10 * major + minor of 90, 9.0 or "9.0"."""
-    text = str(value)
-    if "." not in text:
-        return int(text)
-    major, minor = text.split(".")
+def _capability(value: str) -> int:
+    """10 * major + minor of "9.0"."""
+    major, minor = value.split(".")
     return 10 * int(major) + int(minor)
 
 

@@ -1,4 +1,4 @@
-"""Register the plugin library with TensorRT, before an engine that needs it is loaded."""
+"""Register the plugin library with TensorRT, before an engine that needs it is built or loaded."""
 
 from __future__ import annotations
 

@@ -50,11 +50,23 @@ def batch(rows: int, first: float = 0) -> NDArray[np.float32]:
     return np.arange(first, first + rows * 3, dtype=np.float32).reshape(rows, 3)
 
 
-def write_sidecar(engine: Path, **content: Any) -> None:
+def write_sidecar(
+    engine: Path,
+    *,
+    version: str = "10.3.0",
+    capability: str = "9.0",
+    version_compatible: bool = False,
+    hardware: str = "none",
+    **content: Any,
+) -> None:
+    """As tdc_deploy.engine_sidecar does; a test there holds the two together."""
     described = {
         "artifact": {"sha256": hashlib.sha256(engine.read_bytes()).hexdigest()},
-        "tensorrt": "10.3.0",
-        "device": {"compute_capability": 90},
+        "backend": {"version": version, "compute_capability": capability},
+        "engine": {
+            "version_compatible": version_compatible,
+            "hardware_compatibility_level": hardware,
+        },
         "plugin": None,
         **content,
     }
@@ -412,17 +424,14 @@ def test_a_sidecar_of_this_machine(engine: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"tensorrt": "10.2.0"}, "built by TensorRT 10.2.0, installed is 10.3.0"),
-        ({"tensorrt": "11.0.0", "version_compatible": True}, "built by TensorRT 11.0.0"),
-        ({"tensorrt": "10.4.0", "version_compatible": True}, "built by TensorRT 10.4.0"),
-        ({"tensorrt": "8.6.1", "version_compatible": True}, "built by TensorRT 8.6.1"),
-        ({"device": {"compute_capability": 80}}, "compute capability 8.0, this GPU has 9.0"),
-        ({"device": {"compute_capability": "8.6"}}, "compute capability 8.6"),
+        ({"version": "10.2.0"}, "built by TensorRT 10.2.0, installed is 10.3.0"),
+        ({"version": "11.0.0", "version_compatible": True}, "built by TensorRT 11.0.0"),
+        ({"version": "10.4.0", "version_compatible": True}, "built by TensorRT 10.4.0"),
+        ({"version": "8.6.1", "version_compatible": True}, "built by TensorRT 8.6.1"),
+        ({"capability": "8.0"}, "compute capability 8.0, this GPU has 9.0"),
+        ({"capability": "8.6"}, "compute capability 8.6"),
         (
-            {
-                "device": {"compute_capability": 80},
-                "hardware_compatibility": "same_compute_capability",
-            },
+            {"capability": "8.0", "hardware": "same_compute_capability"},
             "compute capability 8.0",
         ),
         ({"artifact": {"sha256": "0"}}, "belongs to another file"),
@@ -441,10 +450,9 @@ def test_engines_of_other_machines_are_not_deserialised(
 @pytest.mark.parametrize(
     "content",
     [
-        {"tensorrt": "10.2.1", "version_compatible": True},
-        {"device": {"compute_capability": 80}, "hardware_compatibility": "ampere_plus"},
-        {"device": {"compute_capability": 9.0}},
-        {"tensorrt": "10.3.0.26"},
+        {"version": "10.2.1", "version_compatible": True},
+        {"capability": "8.0", "hardware": "ampere_plus"},
+        {"version": "10.3.0.26"},
     ],
 )
 def test_engines_that_run_here(gpu: FakeGpu, engine: Path, content: dict[str, Any]) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tdc_deploy.backends.tensorrt.monitor import Cancellation, make_monitor
-from tdc_deploy.backends.tensorrt.plugins import creator_names, load_plugin
 from tdc_deploy.errors import TdcError
 
 TRT: Any = SimpleNamespace(IProgressMonitor=object, __version__="10.9.0")
@@ -46,35 +44,3 @@ def test_ctrl_c_stops_the_builder_and_is_raised_once_it_has_stopped() -> None:
 def test_without_ctrl_c_an_error_is_the_error() -> None:
     with pytest.raises(TdcError), Cancellation().on_ctrl_c():
         raise TdcError("of the builder")
-
-
-def creators(*names: str) -> list[Any]:
-    return [SimpleNamespace(name=name) for name in names]
-
-
-def with_registry(**attributes: Any) -> Any:
-    registry = SimpleNamespace(**attributes)
-    return SimpleNamespace(get_plugin_registry=lambda: registry, __version__="10.9.0")
-
-
-def test_the_library_is_loaded_into_the_registry() -> None:
-    loaded: list[str] = []
-    trt = with_registry(
-        load_library=loaded.append, all_creators=creators("TuckerConv", "TuckerConvAdd", "NMS")
-    )
-    load_plugin(trt, Path("/p/plugin.so"))
-    assert loaded == ["/p/plugin.so"]
-    assert creator_names(trt.get_plugin_registry()) == {"TuckerConv", "TuckerConvAdd", "NMS"}
-
-
-def test_a_library_that_registers_nothing_is_refused() -> None:
-    trt = with_registry(load_library=lambda _: None, all_creators=creators("TuckerConv"))
-    with pytest.raises(TdcError, match="no creator of TuckerConvAdd"):
-        load_plugin(trt, Path("plugin.so"))
-
-
-def test_tensorrt_8_loads_it_as_any_library() -> None:
-    trt = with_registry(plugin_creator_list=creators("TuckerConv", "TuckerConvAdd"))
-    with pytest.raises(TdcError, match="does not take the plugin library /nowhere/"):
-        load_plugin(trt, Path("/nowhere/plugin.so"))
-    load_plugin(trt, Path("libc.so.6"))
