@@ -11,7 +11,7 @@ from tdc_deploy.artifact import Artifact, sidecar_path
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.backends.tensorrt.requirements import check_engine_builds
-from tdc_deploy.builder import ENGINE_SUFFIXES, Terms, check_output, make_artifact
+from tdc_deploy.builder import Terms, check_output, make_artifact
 from tdc_deploy.engines import make_engine
 from tdc_deploy.errors import TdcError
 from tdc_deploy.evaluate import Evaluator
@@ -23,7 +23,8 @@ from tdc_deploy.planner import DEFAULT_MAX_ERROR, Goal, SolverName, make_plan
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.progress import Progress, silent
 from tdc_deploy.ranks.tdc import THETA
-from tdc_deploy.samples import Samples, random_samples, read_samples
+from tdc_deploy.runtime.session import ENGINE_SUFFIXES
+from tdc_deploy.samples import Samples, input_types, random_samples, read_samples
 from tdc_deploy.source import Source, read_source
 
 StrPath = str | PathLike[str]
@@ -220,7 +221,7 @@ def _samples(source: Source, inputs: StrPath | None) -> Samples:
     graph = source.network.graph
     if inputs is None:
         return random_samples(graph, source.inputs)
-    return read_samples(Path(inputs), graph, source.inputs)
+    return read_samples(Path(inputs), input_types(graph), source.inputs)
 
 
 def _goal(

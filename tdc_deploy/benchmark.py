@@ -1,4 +1,4 @@
-"""Time one model, or two that take turns, on ONNX Runtime."""
+"""Time one model, or two that take turns: ONNX files on ONNX Runtime, engines on TensorRT."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
-from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
+from tdc_deploy.bench_subjects import Subject, open_subject
 from tdc_deploy.errors import TdcError
-from tdc_deploy.graph.network import network_of
-from tdc_deploy.graph.read import load_checked
-from tdc_deploy.graph.shapes import Shape, Shapes, input_shapes
+from tdc_deploy.graph.shapes import Shape
 from tdc_deploy.profiling.measure import Effort, Feeds, compare_fresh, measure
 from tdc_deploy.progress import Progress
 from tdc_deploy.samples import read_samples
@@ -55,41 +52,37 @@ def bench_models(
             f"iterations {iterations}, duration {duration}, warmup {warmup}, threads {threads}",
             expected="at least 1 iteration, and no negative number",
         )
-    graph = network_of(load_checked(model)).graph
-    sizes = input_shapes(graph, shapes)
-    if other is not None:
-        _check_same_inputs(graph, network_of(load_checked(other)).graph)
-    feeds = _feeds(graph, sizes, inputs)
-    backend = OnnxRuntimeBackend(threads)
+    subject = open_subject(model, shapes, threads)
+    second = None if other is None else open_subject(other, shapes, threads)
+    feeds = _feeds(subject, inputs)
     effort = Effort(warmup_runs=3, warmup_s=warmup, runs=iterations, seconds=duration)
     progress("measuring", 0, 1)
     timings: tuple[Timing, ...]
-    if other is None:
+    if second is None:
         ratio = None
-        with backend.runner(model) as runner:
+        with subject.make_runner() as runner:
             timings = (measure(runner, feeds, effort),)
     else:
-        ratio = compare_fresh(
-            lambda: backend.runner(model), lambda: backend.runner(other), feeds, effort
-        )
+        _check_same_inputs(subject, second)
+        ratio = compare_fresh(subject.make_runner, second.make_runner, feeds, effort)
         timings = (ratio.before, ratio.after)
-    batch = next((shape[0] for shape in sizes.values() if shape), 1)
-    return BenchResult(timings, ratio, batch, backend.describe())
+    batch = next((shape[0] for shape in subject.sizes.values() if shape), 1)
+    return BenchResult(timings, ratio, batch, subject.backend)
 
 
-def _feeds(graph: gs.Graph, sizes: Shapes, inputs: Path | None) -> Feeds:
+def _feeds(subject: Subject, inputs: Path | None) -> Feeds:
     if inputs is not None:
-        return read_samples(inputs, graph, sizes).first_batch()
+        return read_samples(inputs, subject.dtypes, subject.sizes).first_batch()
     rng = np.random.default_rng(0)
     feeds = {}
-    for tensor in graph.inputs:
-        dtype, shape = np.dtype(tensor.dtype), sizes[tensor.name]
+    for name, dtype in subject.dtypes.items():
+        shape = subject.sizes[name]
         values = rng.standard_normal(shape) if dtype.kind == "f" else np.zeros(shape)
-        feeds[tensor.name] = values.astype(dtype)
+        feeds[name] = values.astype(dtype)
     return feeds
 
 
-def _check_same_inputs(first: gs.Graph, second: gs.Graph) -> None:
-    a, b = ([(t.name, np.dtype(t.dtype).name) for t in g.inputs] for g in (first, second))
+def _check_same_inputs(first: Subject, second: Subject) -> None:
+    a, b = ([(name, dtype.name) for name, dtype in s.dtypes.items()] for s in (first, second))
     if a != b:
         raise TdcError(f"the second model takes {b}", expected=f"the same inputs as the first: {a}")

@@ -17,6 +17,7 @@ from tdc_deploy.planner import Goal, make_plan, with_errors
 from tdc_deploy.profiling.measure import FINAL
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.progress import Progress
+from tdc_deploy.runtime.session import ENGINE_SUFFIXES
 from tdc_deploy.types import Ratio
 from tdc_deploy.verify import Comparison
 
@@ -31,7 +32,6 @@ PLANNING_ATTEMPTS = 3
 RETRY_MARGIN = 0.95
 
 SUFFIXES = (".onnx",)
-ENGINE_SUFFIXES = (".engine", ".plan")
 
 
 @dataclass(frozen=True)

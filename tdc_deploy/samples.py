@@ -86,8 +86,8 @@ class Samples:
         return next(self.batches())[0]
 
 
-def read_samples(path: Path, graph: gs.Graph, shapes: Shapes) -> Samples:
-    """Read inputs from an .npz file or a folder of .npy files.
+def read_samples(path: Path, types: Mapping[str, np.dtype[Any]], shapes: Shapes) -> Samples:
+    """Read inputs of these types and shapes from an .npz file or a folder of .npy files.
 
     Arrays are named as the model's inputs (a single-input model takes any name) and hold one sample per
     row; an array `labels` holds class numbers. A folder may instead hold one file per sample for a
@@ -109,7 +109,6 @@ def read_samples(path: Path, graph: gs.Graph, shapes: Shapes) -> Samples:
         raise TdcError(
             f"{scalars[0]!r} in {path} is a single number", expected="one row per sample"
         )
-    types = {tensor.name: np.dtype(tensor.dtype) for tensor in graph.inputs}
     for name, array in arrays.items():
         _check_array(path, name, array, shapes[name], types[name])
     counts = {name: len(array) for name, array in arrays.items()}
@@ -120,6 +119,11 @@ def read_samples(path: Path, graph: gs.Graph, shapes: Shapes) -> Samples:
             f"{path} holds different numbers of samples: {counts}", expected="one number"
         )
     return _at_least_eight(Samples(arrays, _batch(shapes), labels), path)
+
+
+def input_types(graph: gs.Graph) -> dict[str, np.dtype[Any]]:
+    """The NumPy type of each input."""
+    return {tensor.name: np.dtype(tensor.dtype) for tensor in graph.inputs}
 
 
 def random_samples(graph: gs.Graph, shapes: Shapes, seed: int = 0) -> Samples:

@@ -15,6 +15,7 @@ from tdc_deploy.samples import (
     RANDOM_SAMPLES,
     SPLIT_FROM,
     Samples,
+    input_types,
     random_samples,
     read_samples,
 )
@@ -40,7 +41,7 @@ def pictures(count: int = 9) -> NDArray[np.float32]:
 
 
 def read(path: Path, shapes: Shapes = ONE, **dtypes: Any) -> Samples:
-    return read_samples(path, graph_of(shapes, **dtypes), shapes)
+    return read_samples(path, input_types(graph_of(shapes, **dtypes)), shapes)
 
 
 def save_npy(folder: Path, **arrays: NDArray[Any]) -> Path:

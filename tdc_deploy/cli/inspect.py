@@ -29,8 +29,8 @@ def inspect(
     Time and error come from the sidecar of a built artifact; --time measures instead. Of a TensorRT
     engine: its sidecar, and its layers where TensorRT can load it.
     """
-    from tdc_deploy.builder import ENGINE_SUFFIXES
     from tdc_deploy.inspection import inspect_model
+    from tdc_deploy.runtime.session import ENGINE_SUFFIXES
 
     out = Output(as_json, quiet, verbose)
     if model.suffix in ENGINE_SUFFIXES:

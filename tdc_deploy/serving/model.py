@@ -13,12 +13,12 @@ import onnx
 from tdc_deploy.artifact import read_sidecar
 from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.read import files_sha256, load_checked, model_files
+from tdc_deploy.runtime.session import ENGINE_SUFFIXES
 
 Dim = int | str | None
 Sizes = tuple[int, ...]
 
 ONNX_SUFFIXES = (".onnx",)
-ENGINE_SUFFIXES = (".engine", ".plan")
 
 
 @dataclass(frozen=True)

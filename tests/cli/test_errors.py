@@ -247,6 +247,7 @@ CASES: list[Case] = [
     ),
     ("inspect: no model", lambda f: ["inspect", f / "none.onnx"], "no model file"),
     ("bench: no model", lambda f: ["bench", f / "none.onnx"], "no model file"),
+    ("bench: no engine", lambda f: ["bench", f / "none.engine"], "no engine at"),
     ("bench: no second", lambda f: ["bench", f / "model.onnx", f / "no.onnx"], "no model file"),
     ("bench: other inputs", lambda f: ["bench", f / "model.onnx", other(f)], "the same inputs"),
     (

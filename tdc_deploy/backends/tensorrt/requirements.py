@@ -27,8 +27,8 @@ def check_engine_builds(model: Path, output: Path, arguments: Sequence[str] = ()
         )
 
 
-def what_is_missing() -> list[str]:
-    """Each thing that is missing, and how to get it."""
+def what_is_missing(plugin: bool = True) -> list[str]:
+    """Each thing that is missing, and how to get it; `plugin` says whether the plugin library counts."""
     missing = []
     if find_spec("tensorrt") is None:
         missing.append("the Python package tensorrt (pip install tensorrt)")
@@ -36,7 +36,7 @@ def what_is_missing() -> list[str]:
         missing.append("the Python package cuda-python (pip install cuda-python)")
     if not compute_capabilities():
         missing.append("an NVIDIA GPU with its CUDA driver")
-    if not _has_plugin():
+    if plugin and not _has_plugin():
         missing.append("the plugin library (tdc-deploy plugin build)")
     return missing
 

@@ -14,8 +14,17 @@ from numpy.typing import NDArray
 from polygraphy.backend.base import BaseRunner
 
 from tdc_deploy.backends.tensorrt.cuda import Cuda
-from tdc_deploy.backends.tensorrt.engine import Engine, load_engine
+from tdc_deploy.backends.tensorrt.engine import Engine, Tensors, load_engine
 from tdc_deploy.profiling.measure import Feeds
+
+
+@dataclass(frozen=True, eq=False)
+class Runnable:
+    """An engine as its file and its sidecar tell; the fields are those of `Engine`."""
+
+    plan: bytes
+    inputs: Tensors
+    outputs: Tensors
 
 
 @dataclass
@@ -35,7 +44,9 @@ class EngineRunner(BaseRunner):  # type: ignore[misc]  # Polygraphy has no types
     `flush_bytes` are overwritten before each run: with more than the L2 cache holds, it is cold.
     """
 
-    def __init__(self, engine: Engine, name: str = "engine", flush_bytes: int = 0) -> None:
+    def __init__(
+        self, engine: Engine | Runnable, name: str = "engine", flush_bytes: int = 0
+    ) -> None:
         super().__init__(name=name)
         self._built = engine
         self._flush_bytes = flush_bytes
