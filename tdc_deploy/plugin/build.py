@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -130,7 +131,9 @@ def _compile(
 
 def _put(built: Path, target: Path) -> None:
     """Rename the file into place, by way of the target's own folder: it may be on another disk."""
-    part = target.parent / f".{target.name}.{os.getpid()}.part"
+    # Threads of one process may build at once, too.
+    owner = f"{os.getpid()}.{threading.get_ident()}"
+    part = target.parent / f".{target.name}.{owner}.part"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(built, part)
