@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -78,8 +79,8 @@ def make_engine(
     repair = None if plan is None else _repair(source, repaired)
     networks = networks_of(source, plan, repair)
     ready, warnings = _prepare_all(networks, ranges, device, options, major)
-    engines = _build_all(ready, ranges, options, progress)
-    built = _measure_all(source, verified, engines, progress)
+    engines = _build_all(ready, ranges, options, progress, warnings)
+    built = _measure_all(source, verified, engines, progress, warnings)
     chosen, reason = choose(built, max_error)
     decision = _decision(chosen, built)
     warnings += ready[chosen.form].warnings
@@ -171,33 +172,58 @@ def _prepare_all(
 
 
 def _build_all(
-    ready: Mapping[str, Prepared], ranges: Ranges, options: EngineOptions, progress: Progress
+    ready: Mapping[str, Prepared],
+    ranges: Ranges,
+    options: EngineOptions,
+    progress: Progress,
+    warnings: list[str],
 ) -> dict[str, Engine]:
     """Every engine before any is measured: a build would disturb the measurement."""
-    return {
-        form: build_engine(prepared, ranges, options, progress) for form, prepared in ready.items()
-    }
+    engines: dict[str, Engine] = {}
+    for form, prepared in ready.items():
+        with _or_left_out(form, first=not engines, warnings=warnings):
+            engines[form] = build_engine(prepared, ranges, options, progress)
+    return engines
 
 
 def _measure_all(
-    source: Source, samples: Samples, engines: Mapping[str, Engine], progress: Progress
+    source: Source,
+    samples: Samples,
+    engines: Mapping[str, Engine],
+    progress: Progress,
+    warnings: list[str],
 ) -> dict[str, Built]:
     with OnnxRuntimeBackend().runner(source.path) as runner:
         reference = run_all(runner, samples)
     own = next(iter(engines.values()))
-    built = {}
+    built: dict[str, Built] = {}
     for done, (form, engine) in enumerate(engines.items()):
         progress("verifying engines", done, len(engines))
-        with EngineRunner(engine, form) as runner:
-            comparison = compare_outputs(reference, run_all(runner, samples), samples)
-        ratio = compare_fresh(
-            lambda: EngineRunner(own, "own"),
-            lambda engine=engine: EngineRunner(engine, "other"),  # type: ignore[misc]
-            samples.first_batch(),
-            FINAL,
-        )
-        built[form] = Built(form, engine, comparison, ratio)
+        with _or_left_out(form, first=not built, warnings=warnings):
+            with EngineRunner(engine, form) as runner:
+                comparison = compare_outputs(reference, run_all(runner, samples), samples)
+            ratio = compare_fresh(
+                lambda: EngineRunner(own, "own"),
+                lambda engine=engine: EngineRunner(engine, "other"),  # type: ignore[misc]
+                samples.first_batch(),
+                FINAL,
+            )
+            built[form] = Built(form, engine, comparison, ratio)
     return built
+
+
+@contextmanager
+def _or_left_out(form: str, *, first: bool, warnings: list[str]) -> Iterator[None]:
+    """A form that cannot be built or run is left out, with a warning; without the first, the source's
+    own, there is nothing to compare with.
+    """
+    try:
+        yield
+    except (TdcError, RuntimeError) as error:
+        if first:
+            raise
+        reason = error.received if isinstance(error, TdcError) else error
+        warnings.append(f"{form} form left out: {reason}")
 
 
 def _decision(chosen: Built, built: Mapping[str, Built]) -> Decision:

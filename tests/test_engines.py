@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tdc_deploy import api
+from tdc_deploy import api, engines
 from tdc_deploy.artifact import read_sidecar
 from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.backends.tensorrt.prepare import Prepared
@@ -106,6 +106,33 @@ def test_sessions_and_triton_read_what_the_sidecar_says(
     assert (served.tensorrt, served.capability) == ("10.9.0.34", capability)
     assert [tensor.name for tensor in served.inputs] == ["image"]
     assert len(fake.built) == 3
+
+
+def test_a_form_that_cannot_be_built_is_left_out(
+    folder: Path, fake: FakeTensorRT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build_engine(prepared: Prepared, *more: Any) -> Any:
+        if plugin_nodes(prepared):
+            raise TdcError("no kernel for it")
+        return fake._build(prepared, *more)
+
+    monkeypatch.setattr(engines, "build_engine", build_engine)
+    artifact = build(folder)
+    assert artifact.ratio.value == RATIOS["native"]
+    assert "fused form left out: no kernel for it" in artifact.warnings
+
+
+def test_without_the_sources_own_engine_nothing_is_built(
+    folder: Path, fake: FakeTensorRT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build_engine(*_: Any) -> Any:
+        raise TdcError("refused")
+
+    monkeypatch.setattr(engines, "build_engine", build_engine)
+    with pytest.raises(TdcError, match="refused"):
+        build(folder)
+    assert not fake.built
+    assert not (folder / "out.engine").exists()
 
 
 def test_fp16_is_verified_against_the_fp32_model(folder: Path, fake: FakeTensorRT) -> None:

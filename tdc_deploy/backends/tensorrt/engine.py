@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 from polygraphy.exception import PolygraphyException
 from polygraphy.logger import G_LOGGER
@@ -72,7 +72,7 @@ def read_engine(trt: Any, plan: bytes, ranges: Ranges, options: EngineOptions) -
     engine = load_engine(plan)
     shapes = {name: found.opt for name, found in ranges.items()}
     layers = read_layers(read_text(trt, engine, shapes))
-    precision = check_precision(layers, options.precision, version_of(trt) >= STRONGLY_TYPED)
+    precision = check_precision(layers, options.precision)
     check_weight_reformats(layers)
     return Engine(plan, str(trt.__version__), precision, layers, *_tensors(trt, engine))
 
@@ -104,9 +104,9 @@ def read_text(trt: Any, engine: Any, shapes: Mapping[str, Shape] | None = None) 
 
 
 def create_config(
-    trt: Any, ranges: Ranges, options: EngineOptions, cache: bytes, monitor: Any
+    trt: Any, ranges: Ranges, options: EngineOptions, cache: IO[bytes] | None, monitor: Any
 ) -> Any:
-    """Polygraphy's CreateConfig for these options."""
+    """Polygraphy's CreateConfig for these options; `cache` is a file of known timings."""
     from polygraphy.backend.trt import CreateConfig, Profile
 
     profile = Profile()
@@ -120,7 +120,7 @@ def create_config(
         "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,
         "refittable": options.refit,
         "version_compatible": options.version_compatible,
-        "load_timing_cache": io.BytesIO(cache),
+        "load_timing_cache": cache,
         "progress_monitor": monitor,
         "builder_optimization_level": options.optimization_level,
     }
@@ -155,13 +155,19 @@ def _plan(
     network = NetworkFromOnnxBytes(
         prepared.model.SerializeToString(), strongly_typed=version >= STRONGLY_TYPED
     )
-    known = _read_cache(options)
-    config = create_config(trt, ranges, options, known, monitor)
-    # File objects and not the file: Polygraphy would leave a .lock beside it, and write it in place.
-    cache = io.BytesIO()
-    plan = bytes(EngineBytesFromNetwork(network, config, save_timing_cache=cache)())
-    if options.timing_cache is not None and cache.getvalue():
-        write_whole({options.timing_cache: cache.getvalue()})
+    wanted, known = options.timing_cache, _read_cache(options)
+    # Open files and not the cache itself: Polygraphy would leave a .lock beside it, and write it in
+    # place. It asks for a mode and a file descriptor, which files in memory have not.
+    with TemporaryFile() as old, TemporaryFile() as new:
+        old.write(known)
+        old.flush()
+        config = create_config(trt, ranges, options, old if known else None, monitor)
+        save = None if wanted is None else new
+        plan = bytes(EngineBytesFromNetwork(network, config, save_timing_cache=save)())
+        new.seek(0)
+        timings = new.read()
+    if wanted is not None and timings:
+        write_whole({wanted: timings})
     return plan
 
 

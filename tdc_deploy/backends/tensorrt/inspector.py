@@ -68,7 +68,7 @@ def read_layers(text: str) -> tuple[EngineLayer, ...]:
         TdcError: it is no such JSON, or the engine was built without detailed profiling verbosity.
     """
     try:
-        layers = json.loads(text)["Layers"]
+        layers = json.loads(text, strict=False)["Layers"]
     except (ValueError, KeyError, TypeError):
         raise TdcError(
             f"the engine inspector's answer is not understood: {text[:80]!r}",
@@ -85,7 +85,7 @@ def read_layers(text: str) -> tuple[EngineLayer, ...]:
 
 def io_names(text: str) -> tuple[str, ...]:
     """The names of the engine's inputs and outputs."""
-    data = json.loads(text)
+    data = json.loads(text, strict=False)
     # A list of names up to TensorRT 10, of objects from 11 on.
     found = data.get("I/O Tensors", data.get("Bindings", []))
     return tuple(entry["Name"] if isinstance(entry, dict) else str(entry) for entry in found)

@@ -27,13 +27,12 @@ class BuiltPrecision:
     layers: dict[str, int]
 
 
-def check_precision(
-    layers: Sequence[EngineLayer], asked: PrecisionName, strongly_typed: bool
-) -> BuiltPrecision:
+def check_precision(layers: Sequence[EngineLayer], asked: PrecisionName) -> BuiltPrecision:
     """What the engine computes in.
 
-    Before strong typing, fp16 is a permission that TensorRT need not use for every layer, but an engine
-    without any such layer is not what was asked for. TF32 is always only a permission.
+    An engine without any fp16 layer is not what was asked for with fp16. Others may be there: before
+    strong typing fp16 is a permission that TensorRT need not use, and since then the file says of some
+    layers that they stay fp32. TF32 is always only a permission.
 
     Raises:
         TdcError: it is not what was asked for.
@@ -42,8 +41,7 @@ def check_precision(
     built = _built(computing)
     half = built.layers.get("float16", 0)
     if asked == "fp16":
-        wrong = half < len(computing) if strongly_typed else half == 0
-        wrong = wrong or not computing
+        wrong = half == 0
     else:
         # Permissions are not promises: fp32 may come out of tf32, and nothing else out of fp32.
         allowed = ("fp32",) if asked == "fp32" else ("fp32", "tf32")
@@ -87,5 +85,6 @@ def _built(computing: Sequence[EngineLayer]) -> BuiltPrecision:
 
 
 def _type_of(layer: EngineLayer) -> str:
-    """The type that the layer computes in: that of its data, its first input of a known type."""
-    return next((tensor.dtype for tensor in layer.inputs if tensor.dtype), "unknown")
+    """The type that the layer computes in: that of its data, its first floating-point input."""
+    known = [tensor.dtype for tensor in layer.inputs if tensor.dtype]
+    return next((dtype for dtype in known if "float" in dtype), next(iter(known), "unknown"))

@@ -15,7 +15,11 @@ from polygraphy.backend.base import BaseRunner
 
 from tdc_deploy.backends.tensorrt.cuda import Cuda
 from tdc_deploy.backends.tensorrt.engine import Engine, Tensors, load_engine
+from tdc_deploy.errors import TdcError
 from tdc_deploy.profiling.measure import Feeds
+
+# More than any L2 cache holds, and longer than a launch takes to write.
+FLUSH_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +42,11 @@ class _Captured:
 
 
 class EngineRunner(BaseRunner):  # type: ignore[misc]  # Polygraphy has no types
-    """A Polygraphy runner of an engine. `last_inference_time` is that of the kernels alone, in seconds,
-    without copies to and from the device, as trtexec --useCudaGraph --noDataTransfers measures.
+    """A Polygraphy runner of an engine. `last_inference_time` is in seconds, without copies to and from
+    the device, as trtexec --useCudaGraph --noDataTransfers measures.
 
-    `flush_bytes` are overwritten before each run: with more than the L2 cache holds, it is cold.
+    `flush_bytes` are overwritten before each run. With more than the L2 cache holds, it is cold; and
+    while that lasts the graph is launched, so that the launch is not in the time.
     """
 
     def __init__(
@@ -137,6 +142,11 @@ class EngineRunner(BaseRunner):  # type: ignore[misc]  # Polygraphy has no types
         outputs = {}
         for name, (dtype, _) in self._built.outputs.items():
             shape = tuple(context.get_tensor_shape(name))
+            if any(size < 0 for size in shape):
+                raise TdcError(
+                    f"the size of output {name!r} depends on values: {list(shape)}",
+                    expected="outputs whose sizes follow from those of the inputs",
+                )
             outputs[name] = np.empty(shape, np.dtype(dtype))
             buffers[name] = self._allocate(outputs[name].nbytes)
         for name, pointer in buffers.items():
@@ -146,8 +156,10 @@ class EngineRunner(BaseRunner):  # type: ignore[misc]  # Polygraphy has no types
         self._cuda.cudaStreamSynchronize(self._stream)
         mode = self._cuda.names.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._cuda.cudaStreamBeginCapture(self._stream, mode)
-        self._enqueue(context)
-        graph = self._cuda.cudaStreamEndCapture(self._stream)
+        try:
+            self._enqueue(context)
+        finally:  # also after a failure: a stream that captures can do nothing else
+            graph = self._cuda.cudaStreamEndCapture(self._stream)
         made = self._cuda.cudaGraphInstantiate(graph, 0)
         self._cuda.cudaGraphDestroy(graph)
         return _Captured(context, buffers, outputs, made)

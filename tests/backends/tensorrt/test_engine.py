@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 import onnx
 import polygraphy.backend.trt
 import pytest
+from polygraphy import util
 from polygraphy.exception import PolygraphyException
 
 from tdc_deploy.backends.tensorrt import engine as module
@@ -89,20 +89,24 @@ class FakeTensorRT:
 
     def _create_config(self, **settings: Any) -> str:
         self.config = settings
-        self.known_timings = settings["load_timing_cache"].read()
+        # What Polygraphy does with an open file.
+        if settings["load_timing_cache"] is not None:
+            self.known_timings = util.load_file(settings["load_timing_cache"])
         return "config"
 
     def _parse(self, content: bytes, **settings: Any) -> str:
         self.network = {"model": onnx.load_model_from_string(content), **settings}
         return "network"
 
-    def _build(self, network: str, config: str, save_timing_cache: io.BytesIO) -> Any:
+    def _build(self, network: str, config: str, save_timing_cache: IO[bytes] | None) -> Any:
         assert (network, config) == ("network", "config")
 
         def build() -> bytes:
             if self.error:
                 raise PolygraphyException(self.error)
-            save_timing_cache.write(b"timings")
+            if save_timing_cache is not None:
+                with util.LockFile(save_timing_cache):
+                    util.save_file(b"timings", save_timing_cache)
             return b"plan"
 
         return build
