@@ -12,6 +12,7 @@
 
 #include "kernels/chunks.h"
 #include "tdc/device.h"
+#include "tdc/tucker_conv.h"
 
 namespace tdc {
 
@@ -51,7 +52,7 @@ struct Half {
         *reinterpret_cast<Four*>(to) = four;
     }
     // Channels that a pixel takes in memory.
-    TDC_HOST_DEVICE static constexpr int pitch(int channels) { return round_up(channels, kVector); }
+    TDC_HOST_DEVICE static constexpr int pitch(int channels) { return channel_pitch(channels); }
 };
 
 struct Single {
@@ -303,5 +304,22 @@ TDC_DEVICE void copy_vector(typename Arithmetic::Element* to,
         Arithmetic::store_four(to + i,
                                make_float4(values[i], values[i + 1], values[i + 2], values[i + 3]));
 }
+
+// How the threads of a block share the copying of a chunk: each takes the same vector (part) of
+// every kRows-th row.
+template <class Arithmetic, int Threads>
+struct ChunkCopies {
+    using Element = typename Arithmetic::Element;
+    static constexpr int kRows = Threads / kChunk;
+    static_assert(kRows % 16 == 0, "WarpTiles::column leaves 16s together");
+
+    TDC_DEVICE static int row() { return static_cast<int>(threadIdx.x / kChunk); }
+    TDC_DEVICE static int part() { return static_cast<int>(threadIdx.x % kChunk); }
+
+    // Where this thread's first vector goes, in a chunk that begins at row `row0` of the ring.
+    TDC_DEVICE static Element* target(Element* ring, int row0) {
+        return ring + ((row0 + row()) * kChunkPitch + part()) * Arithmetic::kVector;
+    }
+};
 
 }  // namespace tdc

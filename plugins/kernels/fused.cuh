@@ -245,7 +245,7 @@ class Block {
     }
 
     TDC_DEVICE void load() {
-        const int v = ahead.chunk * kChunk + copy_part();
+        const int v = ahead.chunk * kChunk + Copies::part();
         // The matrix of weights, its rows' pitch, and how many of them and of their vectors the
         // stage takes; this thread's place in a row.
         const void* weights = p.last;
@@ -270,31 +270,29 @@ class Block {
         if (++ahead.chunk * kChunk < vectors) return;
         ahead.chunk = 0;
         if ((ahead.column0 += Config::kColumns) < columns_end) return;
-        ahead.column0 = ahead.stage == 1 ? slice_begin : 0;
-        if (ahead.stage == 1 && (ahead.row0 += Config::kRows) < inside_pixels) return;
-        ++ahead.stage;
-        ahead.column0 = ahead.stage == 3 ? m_begin : 0;
+        if (ahead.stage == 1 && (ahead.row0 += Config::kRows) < inside_pixels) {
+            ahead.column0 = slice_begin;
+        } else {
+            ++ahead.stage;
+            ahead.column0 = ahead.stage == 3 ? m_begin : 0;
+        }
     }
 
-    // A thread copies the same vector of every kCopyRows-th row of a chunk.
-    static constexpr int kCopyRows = Config::kThreads / kChunk;
-    static_assert(Config::kRows % kCopyRows == 0 && Config::kColumns % kCopyRows == 0 &&
-                      kCopyRows % 16 == 0,  // Tiles::column leaves 16s together
+    using Copies = ChunkCopies<Arithmetic, Config::kThreads>;
+    static_assert(Config::kRows % Copies::kRows == 0 && Config::kColumns % Copies::kRows == 0,
                   "whole turns of all threads");
-    TDC_DEVICE static int copy_row() { return static_cast<int>(threadIdx.x / kChunk); }
-    TDC_DEVICE static int copy_part() { return static_cast<int>(threadIdx.x % kChunk); }
 
     // A chunk of X for kRows pixels of the halo.
     TDC_DEVICE void load_pixels() {
         const int pitch = Arithmetic::pitch(p.c);
-        const int channel = (ahead.chunk * kChunk + copy_part()) * kVector;
+        const int channel = (ahead.chunk * kChunk + Copies::part()) * kVector;
         const auto* x =
             static_cast<const Element*>(p.x) + static_cast<long long>(image) * p.h * p.w * pitch;
         const bool aligned = pitch % kVector == 0;
-        Element* to = chunk_slot(rows, Config::kRows);
+        Element* to = Copies::target(rows, ahead_slot * Config::kRows);
 #pragma unroll
-        for (int k = 0; k < Config::kRows; k += kCopyRows) {
-            const int i = ahead.row0 + copy_row() + k;
+        for (int k = 0; k < Config::kRows; k += Copies::kRows) {
+            const int i = ahead.row0 + Copies::row() + k;
             const bool there = i < inside_pixels && channel < p.c;
             copy_vector<Arithmetic>(to + k * kChunkPitch * kVector,
                                     there ? x + pixels[i] * pitch + channel : x,
@@ -308,22 +306,16 @@ class Block {
     TDC_DEVICE void load_columns(const void* weights, int at, int pitch, int end, int count) {
         const auto* w = static_cast<const Element*>(weights);
         const bool aligned = pitch % kVector == 0;
-        Element* to = chunk_slot(columns, Config::kColumns);
+        Element* to = Copies::target(columns, ahead_slot * Config::kColumns);
 #pragma unroll
-        for (int k = 0; k < Config::kColumns; k += kCopyRows) {
-            if (ahead.column0 + (copy_row() & ~15) + k >= end) break;
-            const int column = ahead.column0 + Tiles::column(copy_row()) + k;
+        for (int k = 0; k < Config::kColumns; k += Copies::kRows) {
+            if (ahead.column0 + (Copies::row() & ~15) + k >= end) break;
+            const int column = ahead.column0 + Tiles::column(Copies::row()) + k;
             const bool there = column < end && count > 0;
             copy_vector<Arithmetic>(to + k * kChunkPitch * kVector,
                                     there ? w + column * pitch + at : w, there ? count : 0,
                                     aligned);
         }
-    }
-
-    // Where this thread's first vector goes in the ring's slot.
-    TDC_DEVICE Element* chunk_slot(Element* ring, int ring_rows) const {
-        const int row = ahead_slot * ring_rows + copy_row();
-        return ring + (row * kChunkPitch + copy_part()) * kVector;
     }
 
     TDC_DEVICE void keep_t1(int row, int column, const float4& values) {

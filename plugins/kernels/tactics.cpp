@@ -127,13 +127,14 @@ std::size_t counter_count(int number, const TuckerConvParams& params) {
 cudaError_t launch(int number, const TuckerConvParams& params, cudaStream_t stream) {
     Tactic tactic{};
     if (!decode(number, tactic)) return cudaErrorInvalidValue;
-    if (workspace_bytes(number, params) && !params.workspace) return cudaErrorInvalidValue;
-    if (counter_count(number, params) && !params.counters) return cudaErrorInvalidValue;
+    const FamilyFunctions& family = *family_of(tactic.family);
+    if (family.workspace_bytes(tactic, params) && !params.workspace) return cudaErrorInvalidValue;
+    if (family.counter_count(tactic, params) && !params.counters) return cudaErrorInvalidValue;
     Device device{};
     const cudaError_t error = current_device(device);
     if (error != cudaSuccess) return error;
-    if (!is_legal(number, params, device)) return cudaErrorNotSupported;
-    return family_of(tactic.family)->launch(tactic, params, stream);
+    if (!family.is_legal(tactic, params, device)) return cudaErrorNotSupported;
+    return family.launch(tactic, params, stream);
 }
 
 }  // namespace tdc

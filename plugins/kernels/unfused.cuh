@@ -73,23 +73,19 @@ class Block {
         }
     }
 
-    // A thread copies the same vector of every kCopyRows-th row of a chunk.
-    static constexpr int kCopyRows = Config::kThreads / kChunk;
-    static_assert(Config::kRows % kCopyRows == 0 && Config::kColumns % kCopyRows == 0 &&
-                      kCopyRows % 16 == 0,  // Tiles::column leaves 16s together
+    using Copies = ChunkCopies<Arithmetic, Config::kThreads>;
+    static_assert(Config::kRows % Copies::kRows == 0 && Config::kColumns % Copies::kRows == 0,
                   "whole turns of all threads");
-    TDC_DEVICE static int copy_row() { return static_cast<int>(threadIdx.x / kChunk); }
-    TDC_DEVICE static int copy_part() { return static_cast<int>(threadIdx.x % kChunk); }
 
     // Starts loading a chunk, if there is one, into its slot.
     TDC_DEVICE void load(int chunk) {
-        const int v = chunk * kChunk + copy_part();
+        const int v = chunk * kChunk + Copies::part();
         if (chunk * kChunk < vectors) {
             const int slot = chunk % Config::kStages;
             const int tap = v / vectors_of_tap, channel = v % vectors_of_tap * kVector;
             const int count = v < vectors ? p.c - channel : 0;
-            load_rows(tap, channel, count, chunk_slot(rows, slot * Config::kRows));
-            load_columns(tap, channel, count, chunk_slot(columns, slot * Config::kColumns));
+            load_rows(tap, channel, count, Copies::target(rows, slot * Config::kRows));
+            load_columns(tap, channel, count, Copies::target(columns, slot * Config::kColumns));
         }
         cp_async_commit();
     }
@@ -99,8 +95,8 @@ class Block {
         const auto* x = static_cast<const Element*>(p.x);
         const bool aligned = p.x_pitch % kVector == 0;
 #pragma unroll
-        for (int k = 0; k < Config::kRows; k += kCopyRows) {
-            const int4 place = places[copy_row() + k];
+        for (int k = 0; k < Config::kRows; k += Copies::kRows) {
+            const int4 place = places[Copies::row() + k];
             const int y = place.y + dy, xx = place.z + dx;
             const bool there = place.w && count > 0 && y >= 0 && y < p.h && xx >= 0 && xx < p.w;
             const long long at = static_cast<long long>(place.x + y * p.w + xx) * p.x_pitch;
@@ -113,19 +109,14 @@ class Block {
         const auto* w = static_cast<const Element*>(p.weights);
         const bool aligned = p.c % kVector == 0;
 #pragma unroll
-        for (int k = 0; k < Config::kColumns; k += kCopyRows) {
-            if (column0 + (copy_row() & ~15) + k >= p.m) break;  // no tile has a column there
-            const int column = column0 + Tiles::column(copy_row()) + k;
+        for (int k = 0; k < Config::kColumns; k += Copies::kRows) {
+            if (column0 + (Copies::row() & ~15) + k >= p.m) break;  // no tile has a column there
+            const int column = column0 + Tiles::column(Copies::row()) + k;
             const bool there = column < p.m && count > 0;
             const long long at = static_cast<long long>(tap * p.m + column) * p.c;
             copy_vector<Arithmetic>(to + k * kChunkPitch * kVector, there ? w + at + channel : w,
                                     there ? count : 0, aligned);
         }
-    }
-
-    // Where this thread's first vector goes, in a slot that begins at row `row0_of_slot`.
-    TDC_DEVICE static Element* chunk_slot(Element* ring, int row0_of_slot) {
-        return ring + ((row0_of_slot + copy_row()) * kChunkPitch + copy_part()) * kVector;
     }
 
     TDC_DEVICE void multiply(typename Tiles::Sums& sums, int chunk) {
