@@ -26,11 +26,11 @@ import numpy as np
 import tdc_deploy
 from benchmarks.gpu.layers import RANK_FILE
 from benchmarks.gpu.results import Results
-from tdc_deploy.artifact import read_sidecar
 from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.backends.tensorrt.requirements import what_is_missing
 from tdc_deploy.errors import TdcError
 from tdc_deploy.plan_file import LayerChoice, Plan, write_plan
+from tdc_deploy.sidecar import read_sidecar
 from tdc_deploy.types import Candidate, Ranks
 
 DEFAULT_OUT = Path(__file__).parent / "results" / "gpu_end_to_end.json"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
-from tdc_deploy.artifact import Artifact, sidecar_path
+from tdc_deploy.artifact import Artifact
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.backends.tensorrt.requirements import check_engine_builds
@@ -25,6 +25,7 @@ from tdc_deploy.progress import Progress, silent
 from tdc_deploy.ranks.tdc import THETA
 from tdc_deploy.runtime.session import ENGINE_SUFFIXES
 from tdc_deploy.samples import Samples, input_types, random_samples, read_samples
+from tdc_deploy.sidecar import sidecar_path
 from tdc_deploy.source import Source, read_source
 
 StrPath = str | PathLike[str]

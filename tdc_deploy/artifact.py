@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,16 +14,13 @@ import onnx
 
 from tdc_deploy.errors import TdcError
 from tdc_deploy.files import write_whole
-from tdc_deploy.graph.read import files_sha256
 from tdc_deploy.plan_file import Plan, plan_to_json
+from tdc_deploy.sidecar import FORMAT, VERSION
 from tdc_deploy.source import Source
 from tdc_deploy.strict_json import dumps
 from tdc_deploy.types import Ratio
 from tdc_deploy.verify import Comparison
 from tdc_deploy.versions import library_versions
-
-FORMAT = "tdc-deploy artifact"
-VERSION = 1
 
 # Protobuf cannot serialise more in one piece.
 MAX_INLINE_BYTES = 2**31 - 1
@@ -54,11 +50,6 @@ class Artifact:
     def verified(self) -> bool:
         """True if real inputs were compared."""
         return self.comparison.verified
-
-
-def sidecar_path(artifact: Path) -> Path:
-    """`model.onnx` has `model.onnx.json`."""
-    return artifact.with_name(artifact.name + ".json")
 
 
 def write_artifact(
@@ -106,33 +97,6 @@ def describe(artifact: Artifact, source: Source, backend: Mapping[str, str]) -> 
         "backend": dict(backend),
         "libraries": {"python": platform.python_version(), **library_versions()},
     }
-
-
-def read_sidecar(artifact: Path) -> dict[str, Any] | None:
-    """The sidecar's content, or None if the file has none.
-
-    Raises:
-        TdcError: it is not a sidecar, or belongs to another file of that name.
-    """
-    path = sidecar_path(artifact)
-    if not path.is_file():
-        return None
-    try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TdcError(f"{path} is no sidecar: {error}", fix="build the artifact again") from None
-    try:
-        known = (data["format"], data["version"]) == (FORMAT, VERSION)
-        sha256 = data["artifact"]["sha256"]
-    except (TypeError, KeyError):
-        known, sha256 = False, ""
-    if not known:
-        raise TdcError(f"{path} is no sidecar of this version", fix="build the artifact again")
-    if files_sha256([artifact]) != sha256:
-        raise TdcError(
-            f"{path} belongs to another file than {artifact}", fix="remove it, or build again"
-        )
-    return data
 
 
 def _weight_types(model: onnx.ModelProto) -> set[str]:

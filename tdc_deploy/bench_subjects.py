@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from tdc_deploy.artifact import read_sidecar
 from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.network import network_of
 from tdc_deploy.graph.read import load_checked
 from tdc_deploy.graph.shapes import Shape, Shapes, input_shapes
-from tdc_deploy.runtime.engine_info import EngineInfo, read_engine_info
+from tdc_deploy.runtime.engine_info import EngineInfo, engine_info
 from tdc_deploy.runtime.session import ENGINE_SUFFIXES
 from tdc_deploy.samples import input_types
+from tdc_deploy.sidecar import read_sidecar
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,13 @@ def _read(path: Path) -> tuple[bytes, EngineInfo, dict[str, Any]]:
     if not path.is_file():
         raise TdcError(f"no engine at {path}", fix="check the path")
     content = path.read_bytes()
-    info, sidecar = read_engine_info(path, content), read_sidecar(path)
-    if info is None or sidecar is None:
+    sidecar = read_sidecar(path, content)
+    if sidecar is None:
         raise TdcError(
             f"{path} has no sidecar",
             expected=f"{path.name}.json beside it, which says what it takes",
         )
-    return content, info, sidecar
+    return content, engine_info(sidecar), sidecar
 
 
 def _checked_sizes(shapes: Mapping[str, Shape], inputs: list[dict[str, Any]]) -> dict[str, Shape]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from tdc_deploy.artifact import Artifact, Decision, sidecar_path, write_artifact
+from tdc_deploy.artifact import Artifact, Decision, write_artifact
 from tdc_deploy.errors import TdcError
 from tdc_deploy.evaluate import Evaluator
 from tdc_deploy.files import check_writable
@@ -18,6 +18,7 @@ from tdc_deploy.profiling.measure import FINAL
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.progress import Progress
 from tdc_deploy.runtime.session import ENGINE_SUFFIXES
+from tdc_deploy.sidecar import sidecar_path
 from tdc_deploy.types import Ratio
 from tdc_deploy.verify import Comparison
 

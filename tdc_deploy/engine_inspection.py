@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tdc_deploy.artifact import read_sidecar
 from tdc_deploy.errors import TdcError
+from tdc_deploy.sidecar import read_sidecar
 
 
 def inspect_engine(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tdc_deploy.artifact import Artifact, Decision, sidecar_path
+from tdc_deploy.artifact import Artifact, Decision
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.backends.tensorrt.api import tensorrt, version_of
 from tdc_deploy.backends.tensorrt.engine import Engine, build_engine
@@ -30,6 +30,7 @@ from tdc_deploy.progress import Progress
 from tdc_deploy.repair import Repair
 from tdc_deploy.runtime.plugin_library import register_plugin
 from tdc_deploy.samples import Samples
+from tdc_deploy.sidecar import sidecar_path
 from tdc_deploy.source import Source
 from tdc_deploy.types import Ratio
 from tdc_deploy.verify import Comparison, compare_outputs, run_all

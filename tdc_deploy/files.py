@@ -1,7 +1,8 @@
-"""Write files whole or not at all."""
+"""Write files whole or not at all, and tell them apart."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -75,6 +76,16 @@ def whole_folder(path: Path, scratch: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def files_sha256(paths: Iterable[Path]) -> str:
+    """Hex digest of the files' bytes, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def check_distinct(written: Iterable[Path], read: Iterable[Path]) -> None:

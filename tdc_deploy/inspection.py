@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from tdc_deploy.artifact import read_sidecar
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.chains import Chain, find_chains
@@ -19,6 +18,7 @@ from tdc_deploy.graph.shapes import Shape
 from tdc_deploy.profiling.layers import LayerProfiler
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.progress import Progress
+from tdc_deploy.sidecar import read_sidecar
 from tdc_deploy.source import Source, read_source
 from tdc_deploy.tucker import chain_cost
 from tdc_deploy.types import DENSE, Candidate, ConvLayer

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from tdc_deploy.errors import TdcError
+from tdc_deploy.files import files_sha256
 from tdc_deploy.graph.chains import Chain, compressed_chains, find_chains
 from tdc_deploy.graph.convs import FoundConv, find_convs, kernel
 from tdc_deploy.graph.network import Network
-from tdc_deploy.graph.read import files_sha256, model_files, read_network
+from tdc_deploy.graph.read import model_files, read_network
 from tdc_deploy.graph.shapes import Shape, Shapes, infer_shapes, input_shapes
 from tdc_deploy.tucker import Bases, dense_cost, mode_bases
 from tdc_deploy.types import ConvLayer

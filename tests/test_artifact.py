@@ -14,15 +14,11 @@ import onnxruntime
 import pytest
 
 import tdc_deploy
-from tdc_deploy.artifact import (
-    Artifact,
-    read_sidecar,
-    sidecar_path,
-    write_artifact,
-)
+from tdc_deploy.artifact import Artifact, write_artifact
 from tdc_deploy.errors import TdcError
-from tdc_deploy.graph.read import files_sha256
+from tdc_deploy.files import files_sha256
 from tdc_deploy.plan_file import LayerChoice, Plan, plan_from_json
+from tdc_deploy.sidecar import read_sidecar, sidecar_path
 from tdc_deploy.source import Source, read_source
 from tdc_deploy.types import Candidate, Ranks, Ratio
 from tdc_deploy.verify import Comparison

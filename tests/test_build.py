@@ -14,14 +14,15 @@ import pytest
 from numpy.typing import NDArray
 
 from tdc_deploy import api
-from tdc_deploy.artifact import Artifact, read_sidecar, sidecar_path
+from tdc_deploy.artifact import Artifact
 from tdc_deploy.errors import TdcError
 from tdc_deploy.evaluate import Evaluator, Trial
-from tdc_deploy.graph.read import files_sha256
+from tdc_deploy.files import files_sha256
 from tdc_deploy.plan_file import LayerChoice, Plan, read_plan, write_plan
 from tdc_deploy.planner import make_plan
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.runtime.session import Session, load
+from tdc_deploy.sidecar import read_sidecar, sidecar_path
 from tdc_deploy.source import read_source
 from tdc_deploy.tucker import Factors, decompose
 from tdc_deploy.types import Candidate, Ranks

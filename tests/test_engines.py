@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from tdc_deploy import api, engines
-from tdc_deploy.artifact import read_sidecar
 from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.backends.tensorrt.prepare import Prepared
 from tdc_deploy.errors import TdcError
 from tdc_deploy.runtime.engine_info import EngineInfo, read_engine_info
 from tdc_deploy.serving.model import read_served
+from tdc_deploy.sidecar import read_sidecar
 from tests.fake_tensorrt import RATIOS, FakeTensorRT, fill, with_bodies
 
 

@@ -69,7 +69,7 @@ def build(
     nothing is, that model itself is written, and the output says why.
     """
     from tdc_deploy import api
-    from tdc_deploy.artifact import read_sidecar
+    from tdc_deploy.sidecar import read_sidecar
 
     out = Output(as_json, quiet, verbose)
     engine = engine_options.parse(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 
 import onnx
@@ -108,16 +106,6 @@ def model_files(path: Path) -> list[Path]:
         if entry.key == "location"
     }
     return [path, *(path.parent / location for location in sorted(locations))]
-
-
-def files_sha256(paths: Iterable[Path]) -> str:
-    """Hex digest of the files' bytes, one after the other."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def _first_line(error: Exception) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from tdc_deploy import __version__
 from tdc_deploy.errors import TdcError
-from tdc_deploy.files import check_writable
+from tdc_deploy.files import check_writable, write_whole
 from tdc_deploy.plugin.commands import CommandError, run_logged
 from tdc_deploy.plugin.locate import (
     BuildKey,
@@ -130,22 +129,15 @@ def _compile(
 
 
 def _put(built: Path, target: Path) -> None:
-    """Rename the file into place, by way of the target's own folder: it may be on another disk."""
-    # Threads of one process may build at once, too.
-    owner = f"{os.getpid()}.{threading.get_ident()}"
-    part = target.parent / f".{target.name}.{owner}.part"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(built, part)
-        part.chmod(0o755)
-        part.replace(target)
     except OSError as error:
         raise TdcError(
             f"{target} cannot be written: {error.strerror or error}",
             expected="a folder that can be written and has room",
         ) from None
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole({target: built.read_bytes()})
+    target.chmod(0o755)  # as linkers leave it
 
 
 def _keep_log(log: Path, key: BuildKey) -> None:

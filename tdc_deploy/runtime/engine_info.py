@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tdc_deploy.errors import TdcError
+from tdc_deploy.sidecar import read_sidecar
 
 _REBUILD = "build the engine on this machine: tdc-deploy build model.onnx -o model.engine"
 
@@ -54,39 +53,36 @@ class EngineInfo:
 
 
 def read_engine_info(engine: Path, content: bytes) -> EngineInfo | None:
-    """What the sidecar of an engine says, or None if there is none.
+    """What the sidecar of an engine of this content says, or None if there is none.
 
     Raises:
-        TdcError: it is no sidecar, or belongs to another file of that name.
+        TdcError: it is no engine's sidecar, or belongs to another file of that name.
     """
-    path = engine.with_name(engine.name + ".json")
-    if not path.is_file():
-        return None
+    sidecar = read_sidecar(engine, content)
+    return None if sidecar is None else engine_info(sidecar)
+
+
+def engine_info(sidecar: Mapping[str, Any]) -> EngineInfo:
+    """From the fields that tdc_deploy.engine_sidecar writes.
+
+    Raises:
+        TdcError: it is no engine's sidecar.
+    """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        sha256 = data["artifact"]["sha256"]
-        info = _parse(data)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise TdcError(f"{path} is no sidecar: {error!r}", fix="build the engine again") from None
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise TdcError(
-            f"{path} belongs to another file than {engine}", fix="remove it, or build again"
+        backend, engine = sidecar["backend"], sidecar["engine"]
+        capability = backend.get("compute_capability")
+        return EngineInfo(
+            str(backend["version"]),
+            None if capability is None else _capability(capability),
+            sidecar.get("plugin") is not None,
+            bool(engine["version_compatible"]),
+            # The other level, same_compute_capability, allows no other capability.
+            engine["hardware_compatibility_level"] == "ampere_plus",
         )
-    return info
-
-
-def _parse(data: Mapping[str, Any]) -> EngineInfo:
-    """From the fields that tdc_deploy.engine_sidecar writes."""
-    backend, engine = data["backend"], data["engine"]
-    capability = backend.get("compute_capability")
-    return EngineInfo(
-        str(backend["version"]),
-        None if capability is None else _capability(capability),
-        data.get("plugin") is not None,
-        bool(engine["version_compatible"]),
-        # The other level, same_compute_capability, allows no other capability.
-        engine["hardware_compatibility_level"] == "ampere_plus",
-    )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise TdcError(
+            f"the sidecar is no engine's: {error!r}", fix="build the engine again"
+        ) from None
 
 
 def _capability(value: str) -> int:

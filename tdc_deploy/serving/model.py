@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from tdc_deploy.artifact import read_sidecar
 from tdc_deploy.errors import TdcError
-from tdc_deploy.graph.read import files_sha256, load_checked, model_files
+from tdc_deploy.files import files_sha256
+from tdc_deploy.graph.read import load_checked, model_files
 from tdc_deploy.runtime.session import ENGINE_SUFFIXES
+from tdc_deploy.sidecar import read_sidecar
 
 Dim = int | str | None
 Sizes = tuple[int, ...]

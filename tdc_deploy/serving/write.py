@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tdc_deploy.artifact import sidecar_path
 from tdc_deploy.errors import TdcError
 from tdc_deploy.files import whole_folder, write_whole
 from tdc_deploy.serving.config import CONFIG_NAME
 from tdc_deploy.serving.model import ServedModel
+from tdc_deploy.sidecar import sidecar_path
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from pathlib import Path
 import onnx
 import onnxruntime
 
-from tdc_deploy.artifact import sidecar_path
 from tdc_deploy.profiling.store import Store
+from tdc_deploy.sidecar import sidecar_path
 from tests.builders import chain_cnn, save_model, small_cnn
 from tests.cli.conftest import Run
 

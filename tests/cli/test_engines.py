@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tdc_deploy.artifact import read_sidecar
+from tdc_deploy.sidecar import read_sidecar
 from tests.cli.conftest import Run
 from tests.fake_tensorrt import FakeTensorRT, fill
 

@@ -11,9 +11,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 from tdc_deploy.errors import TdcError
+from tdc_deploy.files import files_sha256
 from tdc_deploy.graph.convs import bias, canonicalise, find_convs, has_bias, kernel
 from tdc_deploy.graph.network import model_of
-from tdc_deploy.graph.read import files_sha256, load_checked, read_network
+from tdc_deploy.graph.read import load_checked, read_network
 from tdc_deploy.graph.shapes import infer_shapes, input_shapes
 from tests.helpers import (
     FLOAT,

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from tdc_deploy.errors import TdcError
 from tdc_deploy.runtime.session import Session, load
+from tdc_deploy.sidecar import FORMAT, VERSION
 from tests.runtime.fake_gpu import LEGACY, FakeGpu, read
 
 
@@ -61,6 +62,8 @@ def write_sidecar(
 ) -> None:
     """As tdc_deploy.engine_sidecar does; a test there holds the two together."""
     described = {
+        "format": FORMAT,
+        "version": VERSION,
         "artifact": {"sha256": hashlib.sha256(engine.read_bytes()).hexdigest()},
         "backend": {"version": version, "compute_capability": capability},
         "engine": {

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tdc_deploy.artifact import FORMAT, VERSION, sidecar_path
-from tdc_deploy.graph.read import files_sha256
+from tdc_deploy.files import files_sha256
+from tdc_deploy.sidecar import FORMAT, VERSION, sidecar_path
 from tests.builders import save_model, small_cnn
 
 MakeEngine = Callable[..., Path]

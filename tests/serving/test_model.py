@@ -8,10 +8,10 @@ from typing import Any
 import onnx
 import pytest
 
-from tdc_deploy.artifact import sidecar_path
 from tdc_deploy.errors import TdcError
 from tdc_deploy.serving.batching import max_batch_size
 from tdc_deploy.serving.model import ServedModel, ServedTensor, read_served
+from tdc_deploy.sidecar import sidecar_path
 from tests.builders import save_model, small_cnn
 from tests.serving.conftest import IMAGE, MakeEngine
 

@@ -11,12 +11,12 @@ from typing import Any
 import onnx
 import pytest
 
-from tdc_deploy.artifact import sidecar_path
 from tdc_deploy.errors import TdcError
 from tdc_deploy.serving import write
 from tdc_deploy.serving.config import read_config
 from tdc_deploy.serving.options import ServingOptions
 from tdc_deploy.serving.repository import add_model
+from tdc_deploy.sidecar import sidecar_path
 from tests.builders import save_model, small_cnn
 from tests.serving.conftest import IMAGE, MakeEngine
 

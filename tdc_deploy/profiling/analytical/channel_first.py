@@ -29,16 +29,7 @@ class ChannelFirstPlan:
 
     def __init__(self, tactic: Tactic, config: ChannelFirstConfig, shape: TuckerShape) -> None:
         self.tactic, self.config, self.shape = tactic, config, shape
-        self.halo = tuple(
-            (tile - 1) * stride + (kernel - 1) * dilation + 1
-            for tile, stride, kernel, dilation in zip(
-                (config.tile_h, config.tile_w),
-                shape.strides,
-                shape.kernel,
-                shape.dilations,
-                strict=True,
-            )
-        )
+        self.halo = shape.halo((config.tile_h, config.tile_w))
 
     @property
     def shared_bytes(self) -> int:

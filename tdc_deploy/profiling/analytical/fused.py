@@ -44,16 +44,7 @@ class FusedPlan:
     def __init__(self, tactic: Tactic, config: FusedConfig, shape: TuckerShape) -> None:
         self.tactic, self.config, self.shape = tactic, config, shape
         self.vector = VECTOR_BYTES // ELEMENT_BYTES[tactic.arithmetic]
-        self.halo = tuple(
-            (tile - 1) * stride + (kernel - 1) * dilation + 1
-            for tile, stride, kernel, dilation in zip(
-                (config.tile_h, config.tile_w),
-                shape.strides,
-                shape.kernel,
-                shape.dilations,
-                strict=True,
-            )
-        )
+        self.halo = shape.halo((config.tile_h, config.tile_w))
         self.halo_pixels = self.halo[0] * self.halo[1]
         self.inside_pixels = self._inside(0) * self._inside(1)
         # Channels of r_in and of M that the busiest block takes.

@@ -46,6 +46,16 @@ class TuckerShape:
                 fix="round them up: the graph is padded to that with zero weights",
             )
 
+    def halo(self, tile: Pair) -> Pair:
+        """Height and width of the input pixels under a tile of output pixels."""
+        h, w = (
+            (size - 1) * stride + (kernel - 1) * dilation + 1
+            for size, stride, kernel, dilation in zip(
+                tile, self.strides, self.kernel, self.dilations, strict=True
+            )
+        )
+        return h, w
+
     @classmethod
     def of_layer(cls, layer: ConvLayer, ranks: Ranks, residual: bool = False) -> TuckerShape:
         """The chain that replaces a convolution; ranks are rounded up to multiples of 8."""
