@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import sys
-
 import typer
 
 from tdc_deploy import __version__
 from tdc_deploy.cli import bench, build, doctor, inspect, plan, plugin, tactics, triton
-from tdc_deploy.errors import TdcError
-
-USER_ERROR = 2
+from tdc_deploy.console import run
 
 app = typer.Typer(
     help="Make a CNN faster: Tucker-2 ranks by measured time, fused, verified, ready to deploy.",
@@ -39,15 +34,8 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line; a TdcError is printed without a traceback and exits with 2."""
-    try:
-        app()
-    except TdcError as error:
-        if "--json" in sys.argv:
-            fields = {"received": error.received, "expected": error.expected, "fix": error.fix}
-            typer.echo(json.dumps({"error": fields}, indent=1))
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(USER_ERROR)
+    """Run the command line."""
+    run(app)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Training that yields Tucker models: layers, ADMM, fine-tuning, export. Needs torch."""
