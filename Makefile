@@ -18,7 +18,7 @@ demo: $(VENV)/installed
 test: test-kernels test-python
 
 test-python: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
