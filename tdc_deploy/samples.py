@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ RANDOM_SAMPLES = 16
 SPLIT_FROM = 2 * MIN_SAMPLES
 
 Arrays = Mapping[str, NDArray[Any]]
+OpenShape = Sequence[int | str | None]
+"""A shape whose open sizes are None or a name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,12 +92,24 @@ class Samples:
 def read_samples(path: Path, types: Mapping[str, np.dtype[Any]], shapes: Shapes) -> Samples:
     """Read inputs of these types and shapes from an .npz file or a folder of .npy files.
 
-    Arrays are named as the model's inputs (a single-input model takes any name) and hold one sample per
-    row; an array `labels` holds class numbers. A folder may instead hold one file per sample for a
-    single-input model, taken in the order of their names.
+    A folder may instead hold one file per sample for a single-input model, taken in the order of their
+    names.
 
     Raises:
         TdcError: something is missing, unreadable, of another shape or type, NaN, or too few.
+    """
+    samples = read_rows(path, shapes, _batch(shapes))
+    for name, array in samples.arrays.items():
+        _check_array(path, name, array, shapes[name], types[name])
+    return _at_least_eight(samples, path)
+
+
+def read_rows(path: Path, shapes: Mapping[str, OpenShape], batch: int) -> Samples:
+    """Read arrays named as the inputs in `shapes` (one alone may have any name), one sample per row, and
+    class numbers in `labels`; all numbers are finite, their types and shapes are not looked at.
+
+    Raises:
+        TdcError: something is missing, unreadable or NaN, or the numbers of samples differ.
     """
     arrays = _read(path, shapes)
     labels = _labels(arrays.pop(LABELS, None), path)
@@ -110,7 +125,8 @@ def read_samples(path: Path, types: Mapping[str, np.dtype[Any]], shapes: Shapes)
             f"{scalars[0]!r} in {path} is a single number", expected="one row per sample"
         )
     for name, array in arrays.items():
-        _check_array(path, name, array, shapes[name], types[name])
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise TdcError(f"{name!r} in {path} holds NaN or infinity", expected="finite numbers")
     counts = {name: len(array) for name, array in arrays.items()}
     if labels is not None:
         counts[LABELS] = len(labels)
@@ -118,7 +134,7 @@ def read_samples(path: Path, types: Mapping[str, np.dtype[Any]], shapes: Shapes)
         raise TdcError(
             f"{path} holds different numbers of samples: {counts}", expected="one number"
         )
-    return _at_least_eight(Samples(arrays, _batch(shapes), labels), path)
+    return Samples(arrays, batch, labels)
 
 
 def input_types(graph: gs.Graph) -> dict[str, np.dtype[Any]]:
@@ -161,7 +177,7 @@ def _random(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.floa
     return noise * contrast + rng.normal(0, 0.5, (*shape[:2], 1, 1))
 
 
-def _read(path: Path, shapes: Shapes) -> dict[str, NDArray[Any]]:
+def _read(path: Path, shapes: Mapping[str, OpenShape]) -> dict[str, NDArray[Any]]:
     if not path.exists():
         raise TdcError(f"no inputs at {path}", expected="an .npz file or a folder of .npy files")
     try:
@@ -181,7 +197,7 @@ def _read(path: Path, shapes: Shapes) -> dict[str, NDArray[Any]]:
         ) from None
 
 
-def _read_folder(path: Path, shapes: Shapes) -> dict[str, NDArray[Any]]:
+def _read_folder(path: Path, shapes: Mapping[str, OpenShape]) -> dict[str, NDArray[Any]]:
     files = {file.stem: file for file in sorted(path.glob("*.npy"))}
     if not files:
         raise TdcError(f"{path} holds no .npy file", expected=f"{_names(shapes)} as .npy files")
@@ -198,10 +214,14 @@ def _read_folder(path: Path, shapes: Shapes) -> dict[str, NDArray[Any]]:
         )
     ((name, shape),) = shapes.items()
     rows = [np.load(file, allow_pickle=False) for file in files.values()]
-    rows = [row[0] if row.shape == (1, *shape[1:]) else row for row in rows]
-    odd = [f.name for f, row in zip(files.values(), rows, strict=True) if row.shape != shape[1:]]
+    rows = [row[0] if row.ndim == len(shape) and len(row) == 1 else row for row in rows]
+    known = tuple(
+        size if isinstance(size, int) else first
+        for size, first in zip_longest(shape[1:], rows[0].shape)
+    )
+    odd = [f.name for f, row in zip(files.values(), rows, strict=True) if row.shape != known]
     if odd:
-        raise TdcError(f"{path / odd[0]} has another shape", expected=f"{shape[1:]}, one sample")
+        raise TdcError(f"{path / odd[0]} has another shape", expected=f"{known}, one sample")
     arrays = {name: np.stack(rows)}
     if labels is not None:
         arrays[LABELS] = np.load(labels, allow_pickle=False)
@@ -233,8 +253,6 @@ def _check_array(
             f"{name!r} in {path} has shape {array.shape}",
             expected=f"[N, {', '.join(map(str, shape[1:]))}]",
         )
-    if dtype.kind == "f" and not np.isfinite(array).all():
-        raise TdcError(f"{name!r} in {path} holds NaN or infinity", expected="finite numbers")
 
 
 def _at_least_eight(samples: Samples, path: Path) -> Samples:

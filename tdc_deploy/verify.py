@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from polygraphy.backend.base import BaseRunner
 
 from tdc_deploy.errors import TdcError
+from tdc_deploy.outputs import run_samples, scores_name, share_equal
 from tdc_deploy.samples import Samples
 
 Outputs = Mapping[str, NDArray[Any]]
@@ -46,24 +47,7 @@ class Comparison:
 
 def run_all(runner: BaseRunner, samples: Samples) -> Outputs:
     """Every output over all samples, [N, ...], from an active runner."""
-    parts: dict[str, list[NDArray[Any]]] = {}
-    for feeds, count in samples.batches():
-        for name, value in runner.infer(feeds, check_inputs=False).items():
-            array = np.asarray(value)
-            # Outputs without a batch dimension (a global score) count as one row a batch.
-            rows = array[:count] if array.shape[:1] == (samples.batch,) else array[None]
-            parts.setdefault(name, []).append(np.array(rows))
-    return {name: _joined(name, arrays) for name, arrays in parts.items()}
-
-
-def _joined(name: str, arrays: list[NDArray[Any]]) -> NDArray[Any]:
-    if len({array.shape[1:] for array in arrays}) > 1:
-        raise TdcError(
-            f"the size of output {name!r} depends on the input's values",
-            expected="outputs of one size, which can be compared",
-            fix="take the network without what follows it (non-maximum suppression, say)",
-        )
-    return np.concatenate(arrays)
+    return run_samples(lambda feeds: runner.infer(feeds, check_inputs=False), samples)
 
 
 def compare_outputs(before: Outputs, after: Outputs, samples: Samples) -> Comparison:
@@ -80,15 +64,15 @@ def compare_outputs(before: Outputs, after: Outputs, samples: Samples) -> Compar
     if not any(_varies(value) for value in before.values()):
         raise _constant_output()
     floats = [name for name, value in before.items() if value.dtype.kind == "f"]
-    scores = next((name for name in floats if _is_scores(before[name], samples)), None)
+    scores = scores_name(before, samples)
     top_before = None if scores is None else before[scores].argmax(1)
     top_after = None if scores is None else after[scores].argmax(1)
     return Comparison(
         error=max(errors.values()),
         cosine=min((_cosine(before[name], after[name]) for name in floats), default=1.0),
-        top1_agreement=_share_equal(top_before, top_after),
-        accuracy_before=_share_equal(top_before, samples.labels),
-        accuracy_after=_share_equal(top_after, samples.labels),
+        top1_agreement=share_equal(top_before, top_after),
+        accuracy_before=share_equal(top_before, samples.labels),
+        accuracy_after=share_equal(top_after, samples.labels),
         samples=len(samples),
         verified=samples.real,
     )
@@ -148,14 +132,6 @@ def _varies(values: NDArray[Any]) -> bool:
     exact = np.asarray(values, np.float64)
     spread = float(np.linalg.norm(exact - exact[:1]))
     return bool(spread > MIN_VARIATION * float(np.linalg.norm(exact)))
-
-
-def _is_scores(value: NDArray[Any], samples: Samples) -> bool:
-    return value.ndim == 2 and value.shape[1] > 1 and len(value) == len(samples)
-
-
-def _share_equal(a: NDArray[Any] | None, b: NDArray[Any] | None) -> float | None:
-    return None if a is None or b is None else float((a == b).mean())
 
 
 def _cosine(before: NDArray[Any], after: NDArray[Any]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from tdc_deploy import __version__
-from tdc_deploy.cli import bench, build, doctor, inspect, plan, plugin, tactics, triton
+from tdc_deploy.cli import bench, build, doctor, infer, inspect, plan, plugin, tactics, triton
 from tdc_deploy.console import run
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app.command("build")(build.build)
 app.command("plan")(plan.plan)
 app.command("inspect")(inspect.inspect)
 app.command("bench")(bench.bench)
+app.command("infer")(infer.infer)
 app.command("tactics")(tactics.tactics)
 app.command("triton")(triton.triton)
 app.command("doctor")(doctor.doctor)
