@@ -65,6 +65,9 @@ const std::vector<Case> kCases = {
     {"one row",            1,  1, 19, 32, 16,  40,  16, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, true, 1, 1, 0, true},
     {"one column",         2, 17,  1, 16, 32,  64,  32, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, false, 0, 0, 1},
     {"batch of 5",         5,  4,  4, 24, 24,  16,  16, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, true, 1, 1, 0, true},
+    // Activations that fall below zero, with all slopes different.
+    {"slopes below zero",  1,  7,  6, 24, 20,  64,  24, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, true, -.3F, -1, -.6F},
+    {"one below zero",     2,  6,  5, 19, 32,  72,  40, 3, 3, 2, 1, 1, 1, 1, 1, 1, 1, false, .2F, -2, 0},
 };
 // clang-format on
 

@@ -1,5 +1,6 @@
 #include "problem.h"
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
@@ -84,6 +85,18 @@ double activated(double value, float slope) {
     return value >= 0 ? value : static_cast<double>(slope) * value;
 }
 
+struct Interval {
+    double low, high;
+};
+
+// What an activation makes of a sum between two numbers. One with a slope below zero falls, then
+// rises: it is least at zero.
+Interval activated(const Interval& sum, float slope) {
+    const double a = activated(sum.low, slope), b = activated(sum.high, slope);
+    const bool around_zero = sum.low < 0 && sum.high > 0;
+    return {around_zero ? std::min({a, b, 0.0}) : std::min(a, b), std::max(a, b)};
+}
+
 // Adds one tap's channels to the sum.
 void add_pixel(Sum& sum, const double* value, const double* error, const double* weight, int c) {
     for (int i = 0; i < c; ++i) sum.add(value[i] * weight[i], error[i] * std::fabs(weight[i]));
@@ -122,10 +135,10 @@ Values run_stage(const Stage& s, const Values& input, const Doubles& weights, co
         sum.add(bias[static_cast<std::size_t>(channel)], 0);
         if (added) sum.add((*added)[i], 0);
         const double error = sum.error(terms);
-        const double low = round(activated(sum.value - error, s.slope));
-        const double high = round(activated(sum.value + error, s.slope));
-        output.value[i] = round(activated(sum.value, s.slope));
-        output.error[i] = std::max(high - output.value[i], output.value[i] - low);
+        const Interval possible = activated({sum.value - error, sum.value + error}, s.slope);
+        const double value = round(activated(sum.value, s.slope));
+        output.value[i] = value;
+        output.error[i] = std::max(round(possible.high) - value, value - round(possible.low));
     }
     return output;
 }

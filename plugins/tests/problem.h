@@ -51,8 +51,9 @@ struct Problem {
     //     2019); as a random walk, that one is at most the sum itself and λ √Σterm².
     //   - Errors of T1 (T2) times their weights reach the next sum in the same way: at most
     //     λ √Σ(weight · error)², and never more than Σ|weight · error|.
-    //   - An interval goes through an activation and through a rounding by its ends, since both are
-    //     monotonic: far from a tie, an error of the sum leaves no trace.
+    //   - An interval goes through a rounding by its ends, since that is monotonic: far from a tie,
+    //     an error of the sum leaves no trace. So it goes through an activation, but for one with a
+    //     slope below zero, which is least at zero.
     //
     // Operands are drawn from a fixed seed, so that what is probable is so once and for all.
     // problem_test.cpp shows that these bounds find small faults.

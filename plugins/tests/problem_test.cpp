@@ -84,6 +84,7 @@ void check_faults(const Problem& p) {
     check_found("slope of T1", p, [](Problem& q) { q.layer.first_slope += 0.1F; });
     check_found("slope of T2", p, [](Problem& q) { q.layer.core_slope += 0.1F; });
     check_found("slope of Y", p, [](Problem& q) { q.layer.slope += 0.1F; });
+    if (k.slope < 0) check_found("sign of a slope", p, [](Problem& q) { q.layer.slope *= -1; });
     check_found("residual", p, [](Problem& q) { q.layer.residual = !q.layer.residual; });
     if (p.arithmetic == Arithmetic::kF32)
         check_found("tf32 for fp32", p, [](Problem& q) { q.arithmetic = Arithmetic::kTf32; });
@@ -112,7 +113,8 @@ void check_rounding() {
 
 int main() {
     check_rounding();
-    for (const char* name : {"32,32,7", "parts of 72", "C 20, M 12", "pads all differ"})
+    for (const char* name :
+         {"32,32,7", "parts of 72", "C 20, M 12", "pads all differ", "slopes below zero"})
         for (const Case& layer : tdc::test::cases()) {
             if (layer.name != std::string(name)) continue;
             for (const Arithmetic arithmetic : kArithmetics)
