@@ -1,4 +1,4 @@
-"""CUDA by address through cuda-python: copies, events and graphs on streams, whoever made them.
+"""CUDA by address through cuda-python, from 11.8 on: memory, and events and graphs on anyone's streams.
 
 Every function needs the device's context to be current in the calling thread.
 """
@@ -21,10 +21,35 @@ class CudaError(RuntimeError):
 
 
 class Cuda:
-    """The driver's functions that a session needs. Streams and events are addresses."""
+    """The driver's functions that running an engine takes. Streams and events are addresses.
+
+    Raises:
+        TdcError: cuda-python is not installed.
+    """
 
     def __init__(self) -> None:
         self._driver = cuda_driver()
+
+    def make_current(self, device: int) -> None:
+        """Make a GPU's primary context current in this thread, as CUDA's runtime does on a first call.
+
+        That context, which TensorRT and torch work in too, is kept until the process ends.
+        """
+        self._call("cuInit", 0)
+        context = self._call("cuDevicePrimaryCtxRetain", self._call("cuDeviceGet", device))
+        self._call("cuCtxSetCurrent", context)
+
+    def allocate(self, nbytes: int) -> int:
+        """The address of new GPU memory."""
+        return int(self._call("cuMemAlloc", max(nbytes, 1)))
+
+    def free(self, pointer: int) -> None:
+        """Free what `allocate` gave, when what uses it is done."""
+        self._call("cuMemFree", pointer)
+
+    def clear(self, pointer: int, nbytes: int, stream: int) -> None:
+        """Overwrite GPU memory with zeros."""
+        self._call("cuMemsetD8Async", pointer, 0, nbytes, stream)
 
     def make_stream(self, *, blocking: bool) -> int:
         """A stream; a blocking one is ordered with CUDA's default stream."""
@@ -40,11 +65,11 @@ class Cuda:
         """Wait until all work on the stream is done."""
         self._call("cuStreamSynchronize", stream)
 
-    def make_event(self) -> int:
-        """An event without timing."""
-        return int(
-            self._call("cuEventCreate", int(self._driver.CUevent_flags.CU_EVENT_DISABLE_TIMING))
-        )
+    def make_event(self, *, timed: bool = False) -> int:
+        """An event; only between timed ones can time be told."""
+        flags = self._driver.CUevent_flags
+        flag = flags.CU_EVENT_DEFAULT if timed else flags.CU_EVENT_DISABLE_TIMING
+        return int(self._call("cuEventCreate", int(flag)))
 
     def destroy_event(self, event: int) -> None:
         """Free an event."""
@@ -57,6 +82,10 @@ class Cuda:
     def wait(self, stream: int, event: int) -> None:
         """Later work on the stream starts after the event."""
         self._call("cuStreamWaitEvent", stream, event, 0)
+
+    def milliseconds(self, first: int, second: int) -> float:
+        """The time between two timed events that are done."""
+        return float(self._call("cuEventElapsedTime", first, second))
 
     def wait_here(self, event: int) -> None:
         """Wait in this thread until the event is done."""
@@ -106,9 +135,10 @@ class Cuda:
             raise
         graph = self._call("cuStreamEndCapture", stream)
         try:
-            graphs.append(self._call("cuGraphInstantiate", graph, 0))
+            graphs.append(self._instantiated(graph))
         finally:
-            self._call("cuGraphDestroy", graph)
+            with suppress(CudaError):  # of an earlier launch: the next call gives it too
+                self._call("cuGraphDestroy", graph)
 
     def launch_graph(self, graph: Any, stream: int) -> None:
         """Launch what was captured."""
@@ -117,6 +147,12 @@ class Cuda:
     def destroy_graph(self, graph: Any) -> None:
         """Free an instantiated graph."""
         self._call("cuGraphExecDestroy", graph)
+
+    def _instantiated(self, graph: Any) -> Any:
+        # CUDA 12 gave the name to the function with flags; CUDA 11's takes a buffer for a log.
+        of_cuda_11 = hasattr(self._driver, "cuGraphInstantiateWithFlags")
+        name = "cuGraphInstantiateWithFlags" if of_cuda_11 else "cuGraphInstantiate"
+        return self._call(name, graph, 0)
 
     def _call(self, name: str, *arguments: Any) -> Any:
         error, *values = getattr(self._driver, name)(*arguments)

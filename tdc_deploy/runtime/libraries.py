@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -19,8 +20,16 @@ def pycuda_driver() -> Any:
 
 
 def cuda_driver() -> Any:
-    """The module `cuda.bindings.driver` of cuda-python: streams, events and graphs by address."""
-    return _imported("cuda.bindings.driver", "cuda-python")
+    """CUDA's driver through cuda-python: streams, events, memory and graphs by address.
+
+    `cuda.bindings.driver`; cuda-python before 11.8.5, or before 12.6, calls it `cuda.cuda`.
+    """
+    try:
+        return _imported("cuda.bindings.driver", "cuda-python")
+    except TdcError:
+        with suppress(ImportError):
+            return import_module("cuda.cuda")
+        raise
 
 
 def _imported(module: str, package: str) -> Any:

@@ -10,7 +10,7 @@ from enum import IntEnum
 from functools import wraps
 from typing import Any
 
-from tests.runtime.fake_gpu import FakeGpu
+from tests.runtime.fake_gpu import PRIMARY, FakeGpu
 
 
 class Result(IntEnum):
@@ -25,6 +25,7 @@ class StreamFlags(IntEnum):
 
 
 class EventFlags(IntEnum):
+    CU_EVENT_DEFAULT = 0
     CU_EVENT_DISABLE_TIMING = 2
 
 
@@ -42,6 +43,8 @@ def traced(function: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
     @wraps(function)
     def call(self: FakeCudaDriver, *arguments: Any) -> tuple[Any, ...]:
         self.gpu.need_context(function.__name__)
+        if self.gpu.fails(function.__name__):
+            return (Result.CUDA_ERROR_INVALID_VALUE, None)
         value = function(self, *arguments)
         if isinstance(value, Result):
             return (value, None)
@@ -63,6 +66,36 @@ class FakeCudaDriver:
     def __init__(self, gpu: FakeGpu) -> None:
         self.gpu = gpu
         self.blocking: dict[int, bool] = {}
+        self.timed: dict[int, bool] = {}
+
+    def cuInit(self, flags: int) -> tuple[Result]:
+        assert flags == 0
+        return (Result.CUDA_ERROR_INVALID_VALUE if self.gpu.fails("cuInit") else Result(0),)
+
+    def cuDeviceGet(self, ordinal: int) -> tuple[Result, str]:
+        return (Result.CUDA_SUCCESS, f"device {ordinal}")
+
+    def cuDevicePrimaryCtxRetain(self, device: str) -> tuple[Result, str]:
+        assert device == "device 0"
+        return (Result.CUDA_SUCCESS, PRIMARY)
+
+    def cuCtxSetCurrent(self, context: str) -> tuple[Result]:
+        self.gpu.stack[-1:] = [context]
+        return (Result.CUDA_SUCCESS,)
+
+    @traced
+    def cuMemAlloc(self, nbytes: int) -> int:
+        self.gpu.handle("memory")
+        return self.gpu.allocate(nbytes)
+
+    @traced
+    def cuMemFree(self, pointer: int) -> None:
+        del self.gpu.memory[pointer]
+        self.gpu.destroy("memory")
+
+    @traced
+    def cuMemsetD8Async(self, pointer: int, value: int, nbytes: int, stream: int) -> None:
+        ctypes.memset(pointer, value, nbytes)
 
     @traced
     def cuStreamCreate(self, flags: int) -> int:
@@ -85,8 +118,14 @@ class FakeCudaDriver:
 
     @traced
     def cuEventCreate(self, flags: int) -> int:
-        assert flags == EventFlags.CU_EVENT_DISABLE_TIMING
-        return self.gpu.handle("event")
+        event = self.gpu.handle("event")
+        self.timed[event] = flags == EventFlags.CU_EVENT_DEFAULT
+        return event
+
+    @traced
+    def cuEventElapsedTime(self, first: int, second: int) -> float:
+        assert self.timed[first] and self.timed[second]
+        return 0.25  # milliseconds
 
     @traced
     def cuEventDestroy(self, event: int) -> None:
@@ -149,3 +188,16 @@ class FakeCudaDriver:
         if any(start <= pointer < start + block.nbytes for start, block in blocks):
             return 0
         return Result.CUDA_ERROR_INVALID_VALUE
+
+
+class FakeCuda11Driver(FakeCudaDriver):
+    """As cuda-python 11.8 has it: instantiating with flags has a name of its own."""
+
+    def cuGraphInstantiate(self, work: Any, log: bytes, size: int) -> Any:
+        raise AssertionError("this one takes a buffer for a log")
+
+    @traced
+    def cuGraphInstantiateWithFlags(self, work: list[Callable[[], None]], flags: int) -> Any:
+        assert flags == 0
+        self.gpu.handle("exec")
+        return tuple(work)

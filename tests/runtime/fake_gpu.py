@@ -46,6 +46,7 @@ class FakeGpu:
         self.dtype = "FLOAT"
         self.version = "10.3.0"
         self.gate: threading.Event | None = None
+        self.fails: Callable[[str], bool] = lambda _call: False
         self._stacks = threading.local()
         self._next = 100
         self._lock = threading.Lock()

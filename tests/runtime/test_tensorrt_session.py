@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from tdc_deploy.errors import TdcError
 from tdc_deploy.runtime.session import Session, load
 from tdc_deploy.sidecar import FORMAT, VERSION
+from tests.runtime.fake_cuda import FakeCuda11Driver
 from tests.runtime.fake_gpu import LEGACY, FakeGpu, read
 
 
@@ -258,6 +259,17 @@ def test_an_engine_that_cannot_be_captured_still_runs(gpu: FakeGpu, engine: Path
             assert np.array_equal(session(batch(2, first=i)), 2 * batch(2, first=i))
     assert gpu.names().count("cuStreamBeginCapture") == 1
     assert "cuGraphLaunch" not in gpu.names()
+
+
+def test_graphs_of_cuda_11(gpu: FakeGpu, engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
+    monkeypatch.setitem(sys.modules, "cuda.cuda", FakeCuda11Driver(gpu))
+    with load(engine) as session:
+        for i in range(4):
+            assert np.array_equal(session(batch(2, first=i)), 2 * batch(2, first=i))
+    assert gpu.names().count("cuGraphInstantiateWithFlags") == 1
+    assert gpu.names().count("cuGraphLaunch") == 3
+    assert all_freed(gpu)
 
 
 def test_graphs_can_be_switched_off(gpu: FakeGpu, engine: Path) -> None:
@@ -556,6 +568,7 @@ def test_a_program_that_ends_without_closing() -> None:
 import atexit, tempfile
 from pathlib import Path
 import numpy as np, pytest
+from tests.runtime.fake_cuda import FakeCuda11Driver
 from tests.runtime.fake_gpu import FakeGpu
 import tdc_deploy
 gpu = FakeGpu()

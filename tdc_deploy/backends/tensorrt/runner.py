@@ -6,17 +6,18 @@ synchronisation: more than a small network takes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from polygraphy.backend.base import BaseRunner
 
-from tdc_deploy.backends.tensorrt.cuda import Cuda
 from tdc_deploy.backends.tensorrt.engine import Engine, Tensors, load_engine
 from tdc_deploy.errors import TdcError
 from tdc_deploy.profiling.measure import Feeds
+from tdc_deploy.runtime.cuda import Cuda
 
 # More than any L2 cache holds, and longer than a launch takes to write.
 FLUSH_BYTES = 256 << 20
@@ -33,12 +34,19 @@ class Runnable:
 
 @dataclass
 class _Captured:
-    """An execution context at one set of input shapes, its device buffers and its graph."""
+    """An execution context at one set of input shapes, its device buffers and its graph.
+
+    Nothing else refers to the context, not even an error's frames: it must be gone before its engine.
+    """
 
     context: Any
-    buffers: dict[str, int]
-    outputs: dict[str, NDArray[Any]]
-    graph: Any
+    buffers: dict[str, int] = field(default_factory=dict)
+    outputs: dict[str, NDArray[Any]] = field(default_factory=dict)
+    graph: Any = None
+
+    def drop_context(self) -> None:
+        """TensorRT frees it with its last reference."""
+        self.context = None
 
 
 class EngineRunner(BaseRunner):  # type: ignore[misc]  # Polygraphy has no types
@@ -56,29 +64,39 @@ class EngineRunner(BaseRunner):  # type: ignore[misc]  # Polygraphy has no types
         self._built = engine
         self._flush_bytes = flush_bytes
         self._captured: dict[tuple[Any, ...], _Captured] = {}
-        self._allocated: list[int] = []
+        # What there is to free; it is freed in the reverse order, each thing also where another fails.
+        self._made = ExitStack()
 
     def activate_impl(self) -> None:
-        """Load the engine; Polygraphy's `activate` calls this."""
-        self._cuda = Cuda()
-        self._engine = load_engine(self._built.plan)
-        self._stream = self._cuda.cudaStreamCreate()
-        self._events = [self._cuda.cudaEventCreate() for _ in range(2)]
-        self._scratch = self._allocate(self._flush_bytes) if self._flush_bytes else 0
+        """Load the engine; Polygraphy's `activate` calls this. A failure leaves nothing behind."""
+        with ExitStack() as made:
+            self._cuda = Cuda()
+            self._cuda.make_current(0)
+            self._engine = load_engine(self._built.plan)
+            made.callback(self._drop_engine)
+            self._stream = self._cuda.make_stream(blocking=False)
+            made.callback(self._cuda.destroy_stream, self._stream)
+            self._events = [self._make_event(made) for _ in range(2)]
+            self._scratch = self._allocate(self._flush_bytes, made) if self._flush_bytes else 0
+            self._made = made.pop_all()
 
     def deactivate_impl(self) -> None:
-        """Free what `activate_impl` and runs made, the contexts first."""
-        for captured in self._captured.values():
-            self._cuda.cudaGraphExecDestroy(captured.graph)
-            captured.context = None
+        """Free what `activate_impl` and runs made."""
         self._captured.clear()
-        for pointer in self._allocated:
-            self._cuda.cudaFree(pointer)
-        self._allocated.clear()
-        for event in self._events:
-            self._cuda.cudaEventDestroy(event)
-        self._cuda.cudaStreamDestroy(self._stream)
+        self._made.close()
+
+    def _drop_engine(self) -> None:
         self._engine = None
+
+    def _make_event(self, made: ExitStack) -> int:
+        event = self._cuda.make_event(timed=True)
+        made.callback(self._cuda.destroy_event, event)
+        return event
+
+    def _allocate(self, size: int, made: ExitStack) -> int:
+        pointer = self._cuda.allocate(size)
+        made.callback(self._cuda.free, pointer)
+        return pointer
 
     def get_input_metadata_impl(self) -> Any:
         """Names, types and shapes of the inputs, for Polygraphy."""
@@ -95,80 +113,62 @@ class EngineRunner(BaseRunner):  # type: ignore[misc]  # Polygraphy has no types
             name: np.ascontiguousarray(feed_dict[name], np.dtype(dtype))
             for name, (dtype, _) in self._built.inputs.items()
         }
-        captured = self._at(feeds)
-        kinds = self._cuda.names.cudaMemcpyKind
+        captured, cuda = self._at(feeds), self._cuda
         for name, value in feeds.items():
-            self._copy(
-                captured.buffers[name],
-                value.ctypes.data,
-                value.nbytes,
-                kinds.cudaMemcpyHostToDevice,
-            )
+            cuda.copy_to_device(captured.buffers[name], value, self._stream)
         if self._scratch:
-            self._cuda.cudaMemsetAsync(self._scratch, 0, self._flush_bytes, self._stream)
-        self._cuda.cudaEventRecord(self._events[0], self._stream)
-        self._cuda.cudaGraphLaunch(captured.graph, self._stream)
-        self._cuda.cudaEventRecord(self._events[1], self._stream)
+            cuda.clear(self._scratch, self._flush_bytes, self._stream)
+        cuda.record(self._events[0], self._stream)
+        cuda.launch_graph(captured.graph, self._stream)
+        cuda.record(self._events[1], self._stream)
         results = {name: np.empty_like(value) for name, value in captured.outputs.items()}
         for name, value in results.items():
-            self._copy(
-                value.ctypes.data,
-                captured.buffers[name],
-                value.nbytes,
-                kinds.cudaMemcpyDeviceToHost,
-            )
-        self._cuda.cudaStreamSynchronize(self._stream)
-        self.inference_time = self._cuda.cudaEventElapsedTime(*self._events) * 1e-3
+            cuda.copy_to_host(value, captured.buffers[name], self._stream)
+        cuda.synchronize(self._stream)
+        self.inference_time = cuda.milliseconds(*self._events) * 1e-3
         return results
-
-    def _copy(self, target: int, source: int, size: int, kind: Any) -> None:
-        self._cuda.cudaMemcpyAsync(target, source, size, kind, self._stream)
 
     def _at(self, feeds: Feeds) -> _Captured:
         shapes = tuple((name, value.shape) for name, value in sorted(feeds.items()))
         if shapes not in self._captured:
-            self._captured[shapes] = self._capture(feeds)
+            with ExitStack() as made:
+                self._captured[shapes] = self._capture(feeds, made)
+                self._made.push(made.pop_all())
         return self._captured[shapes]
 
-    def _capture(self, feeds: Feeds) -> _Captured:
-        context = self._engine.create_execution_context()
-        if context is None:
+    def _capture(self, feeds: Feeds, made: ExitStack) -> _Captured:
+        captured = _Captured(self._engine.create_execution_context())
+        made.callback(captured.drop_context)
+        if captured.context is None:
             raise RuntimeError("TensorRT made no execution context; its messages are above")
-        buffers = {}
+        self._bind(captured, feeds, made)
+        # The first run may allocate and load kernels, which a capture must not hold.
+        self._enqueue(captured)
+        self._cuda.synchronize(self._stream)
+        with self._cuda.capture(self._stream) as graphs:
+            self._enqueue(captured)
+        (captured.graph,) = graphs
+        made.callback(self._cuda.destroy_graph, captured.graph)
+        return captured
+
+    def _bind(self, captured: _Captured, feeds: Feeds, made: ExitStack) -> None:
+        """Give the context its input shapes, and every tensor a buffer."""
         for name, value in feeds.items():
-            if not context.set_input_shape(name, value.shape):
+            if not captured.context.set_input_shape(name, value.shape):
                 raise RuntimeError(f"TensorRT refuses shape {value.shape} for {name!r}")
-            buffers[name] = self._allocate(value.nbytes)
-        outputs = {}
+            captured.buffers[name] = self._allocate(value.nbytes, made)
         for name, (dtype, _) in self._built.outputs.items():
-            shape = tuple(context.get_tensor_shape(name))
+            shape = tuple(captured.context.get_tensor_shape(name))
             if any(size < 0 for size in shape):
                 raise TdcError(
                     f"the size of output {name!r} depends on values: {list(shape)}",
                     expected="outputs whose sizes follow from those of the inputs",
                 )
-            outputs[name] = np.empty(shape, np.dtype(dtype))
-            buffers[name] = self._allocate(outputs[name].nbytes)
-        for name, pointer in buffers.items():
-            context.set_tensor_address(name, pointer)
-        # The first run may allocate and load kernels, which a capture must not hold.
-        self._enqueue(context)
-        self._cuda.cudaStreamSynchronize(self._stream)
-        mode = self._cuda.names.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        self._cuda.cudaStreamBeginCapture(self._stream, mode)
-        try:
-            self._enqueue(context)
-        finally:  # also after a failure: a stream that captures can do nothing else
-            graph = self._cuda.cudaStreamEndCapture(self._stream)
-        made = self._cuda.cudaGraphInstantiate(graph, 0)
-        self._cuda.cudaGraphDestroy(graph)
-        return _Captured(context, buffers, outputs, made)
+            captured.outputs[name] = np.empty(shape, np.dtype(dtype))
+            captured.buffers[name] = self._allocate(captured.outputs[name].nbytes, made)
+        for name, pointer in captured.buffers.items():
+            captured.context.set_tensor_address(name, pointer)
 
-    def _enqueue(self, context: Any) -> None:
-        if not context.execute_async_v3(int(self._stream)):
+    def _enqueue(self, captured: _Captured) -> None:
+        if not captured.context.execute_async_v3(self._stream):
             raise RuntimeError("TensorRT could not run the engine; its messages are above")
-
-    def _allocate(self, size: int) -> int:
-        pointer = int(self._cuda.cudaMalloc(max(size, 1)))
-        self._allocated.append(pointer)
-        return pointer

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +13,7 @@ import pytest
 
 import tdc_deploy
 from tdc_deploy.backends.tensorrt.api import NAMES, version_of
+from tests.nvidia_packages import fetched, python_310
 
 ROOT = Path(tdc_deploy.__file__).parents[1]
 
@@ -47,6 +46,7 @@ sys.setdlopenflags(os.RTLD_LAZY | os.RTLD_GLOBAL)
 name, *sys.path[:0] = sys.argv[1:]
 tensorrt = importlib.import_module(name)
 from tdc_deploy.backends.tensorrt.api import NAMES, version_of
+from tests.nvidia_packages import fetched, python_310
 version = version_of(tensorrt)
 for dotted, (first, gone) in NAMES.items():
     found = tensorrt
@@ -57,37 +57,6 @@ for dotted, (first, gone) in NAMES.items():
         print(f"{dotted} is {'not ' if found is None else ''}in {tensorrt.__version__}")
 print("checked", version)
 """
-
-
-def python_of(version: str) -> str:
-    """A Python that the package is for: 8.5 has no wheel for newer ones than 3.10."""
-    if not version.startswith("8.") or platform.python_version().startswith("3.10."):
-        return sys.executable
-    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    kept = [str(path) for path in sorted(versions.glob("3.10.*/bin/python3.10"))]
-    found = kept[-1] if kept else shutil.which("python3.10")
-    if found is None:
-        pytest.skip(f"TensorRT {version} needs Python 3.10")
-    return found
-
-
-def fetched(package: str, version: str, python: str, folder: Path) -> Path:
-    """The package, unpacked."""
-    command = [python, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    done = subprocess.run(
-        [*command, "--dest", str(folder), f"{package}=={version}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode or not wheels:
-        reason = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
-        pytest.skip(f"pip cannot fetch {package} {version}: {reason}")
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        wheel.extractall(folder / "site")
-    wheels[0].unlink()
-    return folder / "site"
 
 
 def make_stubs(names: dict[str, tuple[str, ...]], folder: Path) -> None:
@@ -114,7 +83,8 @@ def make_stubs(names: dict[str, tuple[str, ...]], folder: Path) -> None:
 def test_every_name_is_where_the_list_says(
     package: str, module: str, version: str, tmp_path: Path
 ) -> None:
-    python = python_of(version)
+    # 8.5 has no wheel for a newer Python.
+    python = python_310() if version.startswith("8.") else sys.executable
     site = fetched(package, version, python, tmp_path)
     major = version.split(".")[0]
     stubs = STUBS_OF_8 if major == "8" else {k.format(major=major): v for k, v in STUBS.items()}
