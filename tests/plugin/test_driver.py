@@ -11,9 +11,10 @@ from tdc_deploy.plugin.driver import compute_capabilities
 class FakeDriver:
     """libcuda with these GPUs, as (major, minor)."""
 
-    def __init__(self, *gpus: tuple[int, int], init: int = 0) -> None:
+    def __init__(self, *gpus: tuple[int, int], init: int = 0, attribute: int = 0) -> None:
         self.gpus = gpus
         self.init = init
+        self.attribute = attribute
 
     def cuInit(self, flags: int) -> int:
         assert flags == 0
@@ -23,9 +24,13 @@ class FakeDriver:
         count._obj.value = len(self.gpus)
         return 0
 
-    def cuDeviceGetAttribute(self, value: Any, attribute: int, device: int) -> int:
-        value._obj.value = self.gpus[device][{75: 0, 76: 1}[attribute]]
+    def cuDeviceGet(self, handle: Any, ordinal: int) -> int:
+        handle._obj.value = ordinal + 10
         return 0
+
+    def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> int:
+        value._obj.value = self.gpus[device.value - 10][{75: 0, 76: 1}[attribute]]
+        return self.attribute
 
 
 @pytest.mark.parametrize(
@@ -34,6 +39,7 @@ class FakeDriver:
         (FakeDriver((9, 0), (8, 6)), [90, 86]),
         (FakeDriver(), []),
         (FakeDriver((9, 0), init=100), []),
+        (FakeDriver((9, 0), attribute=1), []),
     ],
 )
 def test_gpus(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, found: list[int]) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
-import platform
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from tdc_deploy.errors import TdcError
+from tdc_deploy.plugin.driver import MAJOR, MINOR, Driver
 from tdc_deploy.profiling.analytical.devices import Architecture, Device, architecture_of
-
-LIBRARY = "nvcuda.dll" if platform.system() == "Windows" else "libcuda.so.1"
 
 # CUdevice_attribute, CUDA Driver API.
 MULTIPROCESSORS, CLOCK_KHZ, MEMORY_CLOCK_KHZ, BUS_BITS, L2_BYTES = 16, 13, 36, 37, 38
-MAJOR, MINOR = 75, 76
 THREADS, SHARED_BYTES, REGISTERS, SHARED_BYTES_PER_BLOCK, BLOCKS = 39, 81, 82, 97, 106
 
 # GeForce boards multiply fp16 with fp32 sums, and tf32, at half of the architecture's rate from
@@ -28,44 +24,14 @@ L2_BYTES_PER_CYCLE = 32
 Ask = Callable[[int], int]
 
 
-def this_device(load: Callable[[str], Any] = ctypes.CDLL) -> Device:
+def this_device(load: Callable[[str], Any] | None = None) -> Device:
     """The first GPU of this machine; `load` gives the driver's library.
 
     Raises:
         TdcError: there is no driver or no GPU.
     """
-    driver = _initialised(load)
-    handle = ctypes.c_int()
-    _check(driver.cuDeviceGet(ctypes.byref(handle), 0), "cuDeviceGet")
-    name = ctypes.create_string_buffer(128)
-    _check(driver.cuDeviceGetName(name, len(name), handle), "cuDeviceGetName")
-
-    def ask(attribute: int) -> int:
-        value = ctypes.c_int()
-        code = driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, handle)
-        _check(code, f"cuDeviceGetAttribute {attribute}")
-        return value.value
-
-    return _device(name.value.decode(), ask)
-
-
-def _initialised(load: Callable[[str], Any]) -> Any:
-    try:
-        driver = load(LIBRARY)
-    except OSError:
-        raise _no_gpu(f"no NVIDIA driver ({LIBRARY})") from None
-    count = ctypes.c_int()
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
-        raise _no_gpu("the NVIDIA driver finds no GPU")
-    return driver
-
-
-def _no_gpu(received: str) -> TdcError:
-    return TdcError(
-        received,
-        expected="an NVIDIA GPU in this machine",
-        fix="name the device to predict for, such as --device H200",
-    )
+    driver = Driver(load)
+    return _device(driver.name(0), partial(driver.attribute, 0))
 
 
 def _device(name: str, ask: Ask) -> Device:
@@ -105,11 +71,3 @@ def _architecture(ask: Ask) -> Architecture:
         known.f32_flops,
         ask(REGISTERS),
     )
-
-
-def _check(code: int, call: str) -> None:
-    if code:
-        raise TdcError(
-            f"the NVIDIA driver answers {call} with error {code}",
-            fix="see whether nvidia-smi works; or name the device, such as --device H200",
-        )
