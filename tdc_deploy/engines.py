@@ -84,7 +84,7 @@ def make_engine(
     built = _measure_all(source, verified, engines, progress, warnings)
     chosen, reason = choose(built, max_error)
     decision = _decision(chosen, built)
-    warnings += ready[chosen.form].warnings
+    warnings += [*ready[chosen.form].warnings, *slower_than_source(chosen, built)]
     hold_to(terms, warnings, chosen.comparison, decision)
     artifact = Artifact(
         output,
@@ -141,8 +141,23 @@ def choose(built: Mapping[str, Built], max_error: float) -> tuple[Built, str]:
     # Another form must be measurably faster than the source's own.
     if own in close and not fastest.ratio.upper < 1:
         fastest = own
-    listing = ", ".join(f"{form} {entry.ratio.value:.3f}" for form, entry in built.items())
+    listing = ", ".join(
+        f"{form} {entry.ratio.value:.3f}" + ("" if entry in close else " (over the error limit)")
+        for form, entry in built.items()
+    )
     return fastest, f"{fastest.form} engine; time against {own.form}: {listing}"
+
+
+def slower_than_source(chosen: Built, built: Mapping[str, Built]) -> list[str]:
+    """A warning if the source's own form, kept out by its error, would have been faster."""
+    own = next(iter(built.values()))
+    if chosen is own or not chosen.ratio.value > own.ratio.value:
+        return []
+    return [
+        f"the {chosen.form} engine is slower than the model that came in (time {chosen.ratio.value:.3f}): "
+        f"the {own.form} engine has an error of {own.comparison.error:.4g}, over the limit; "
+        "raise --max-error, or build with a more exact --precision, to have the faster one"
+    ]
 
 
 def _repair(source: Source, samples: Samples) -> Repair | None:

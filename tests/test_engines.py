@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tdc_deploy.errors import TdcError
 from tdc_deploy.runtime.engine_info import EngineInfo, read_engine_info
 from tdc_deploy.serving.model import read_served
 from tdc_deploy.sidecar import read_sidecar
+from tdc_deploy.verify import Comparison
 from tests.fake_tensorrt import RATIOS, FakeTensorRT, fill, with_bodies
 
 
@@ -161,6 +163,39 @@ def test_what_is_not_measurably_faster_is_not_shipped(folder: Path, fake: FakeTe
 def test_a_form_beyond_the_error_limit_is_not_shipped(folder: Path, fake: FakeTensorRT) -> None:
     assert build(folder, max_error=1e-3).decision == "source"
     assert len(fake.built) == 3
+
+
+def give_errors(patch: pytest.MonkeyPatch, *errors: float) -> None:
+    """Of the forms, in their order."""
+    exact, given = Comparison(0.0, 1.0, None, None, None, 8, verified=True), iter(errors)
+    patch.setattr(engines, "compare_outputs", lambda *_: replace(exact, error=next(given)))
+
+
+def test_a_slower_form_is_shipped_with_a_warning_where_the_source_is_not_close(
+    folder: Path, fake: FakeTensorRT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_errors(monkeypatch, 0.5, 0.01, 0.02)
+    fake.ratios = {"source": 1.0, "native": 1.25, "fused": 1.5}
+    artifact = build(folder, max_error=0.1)
+    assert artifact.ratio.value == 1.25
+    assert artifact.reason.endswith(
+        "source 1.000 (over the error limit), native 1.250, fused 1.500"
+    )
+    (warning,) = artifact.warnings
+    assert "the native engine is slower than the model that came in (time 1.250)" in warning
+    assert "the source engine has an error of 0.5" in warning
+    found = read_sidecar(artifact.path)
+    assert found is not None
+    assert found["warnings"] == [warning]
+
+
+def test_a_source_that_is_not_close_is_no_matter_where_another_form_is_faster(
+    folder: Path, fake: FakeTensorRT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_errors(monkeypatch, 0.5, 0.01, 0.02)
+    artifact = build(folder, max_error=0.1)
+    assert artifact.ratio.value == fake.ratios["fused"]
+    assert artifact.warnings == ()
 
 
 def test_a_compressed_model_needs_no_plan(folder: Path, fake: FakeTensorRT) -> None:
