@@ -10,6 +10,7 @@ from pathlib import Path
 from tdc_deploy.artifact import Artifact, Decision
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.backends.tensorrt.api import tensorrt, version_of
+from tdc_deploy.backends.tensorrt.compatibility import check_library, other_gpus
 from tdc_deploy.backends.tensorrt.engine import Engine, build_engine
 from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.backends.tensorrt.prepare import Prepared, prepare
@@ -73,7 +74,8 @@ def make_engine(
     trt, device = tensorrt(), this_device()
     major = version_of(trt)[0]
     options.check_version(version_of(trt))
-    plugin = find_plugin(major)
+    plugin = find_plugin(major, other_gpus(options.hardware_compatibility))
+    check_library(plugin, device, options.hardware_compatibility)
     register_plugin(trt, plugin)
     ranges = shape_ranges(source.network.graph, options, source.inputs)
     repaired, verified = samples.split()
@@ -179,7 +181,10 @@ def _prepare_all(
     ready, warnings = {}, []
     for form, network in networks.items():
         try:
-            ready[form] = prepare(network, shapes, device, options.precision, major)
+            ready[form] = prepare(
+                *(network, shapes, device, options.precision, major),
+                hardware=options.hardware_compatibility,
+            )
         except TdcError as error:
             if form != FUSED:
                 raise

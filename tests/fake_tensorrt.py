@@ -12,6 +12,7 @@ import pytest
 
 from tdc_deploy import api, engine_sidecar, engines
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
+from tdc_deploy.backends.tensorrt import compatibility
 from tdc_deploy.backends.tensorrt.engine import Engine
 from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.backends.tensorrt.precision import BuiltPrecision
@@ -43,13 +44,14 @@ class FakeTensorRT:
         patch.setattr(api, "check_engine_builds", lambda *_: None)
         patch.setattr(engines, "tensorrt", lambda: trt)
         patch.setattr(engines, "this_device", lambda: find_device("A100"))
-        patch.setattr(engines, "find_plugin", lambda _: plugin)
+        patch.setattr(engines, "find_plugin", lambda *_: plugin)
         patch.setattr(engines, "register_plugin", lambda _, path: self.loaded.append(path))
         patch.setattr(engines, "build_engine", self._build)
         patch.setattr(engines, "EngineRunner", self._runner)
         patch.setattr(engines, "compare_fresh", self._compare)
-        library = SimpleNamespace(build_info=lambda: {"version": 1})
-        patch.setattr(engine_sidecar, "Library", lambda _: library)
+        self.architectures = "80,90"
+        patch.setattr(engine_sidecar, "Library", self._library)
+        patch.setattr(compatibility, "Library", self._library)
 
     def _build(
         self, prepared: Prepared, ranges: Ranges, options: EngineOptions, _progress: object
@@ -65,6 +67,10 @@ class FakeTensorRT:
             {key: ("float32", (-1, *found.opt[1:])) for key, found in ranges.items()},
             {"logits": ("float32", (-1, 10))},
         )
+
+    def _library(self, _path: Path) -> Any:
+        info = {"version": 1, "architectures": self.architectures}
+        return SimpleNamespace(build_info=lambda: info)
 
     def _runner(self, engine: Engine, name: str) -> Any:
         runner = OnnxRuntimeBackend(1).runner(onnx.load_model_from_string(engine.plan))

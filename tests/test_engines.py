@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from tdc_deploy import api, engines
-from tdc_deploy.backends.tensorrt.options import EngineOptions
+from tdc_deploy.backends.tensorrt.options import EngineOptions, HardwareCompatibility
 from tdc_deploy.backends.tensorrt.prepare import Prepared
 from tdc_deploy.errors import TdcError
+from tdc_deploy.profiling.analytical.chips import find_device
+from tdc_deploy.profiling.analytical.tactics import decode
 from tdc_deploy.runtime.engine_info import EngineInfo, read_engine_info
 from tdc_deploy.serving.model import read_served
 from tdc_deploy.sidecar import read_sidecar
@@ -227,6 +229,34 @@ def test_what_the_plugin_cannot_run_is_left_out_with_a_warning(
     artifact = build(folder)
     assert len(fake.built) == 2
     assert "no kernel of the plugin runs" in artifact.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("level", "clusters"),
+    [("none", True), ("same_compute_capability", True), ("ampere_plus", False)],
+)
+def test_an_engine_for_other_gpus_has_the_tactics_that_they_run(
+    folder: Path,
+    fake: FakeTensorRT,
+    monkeypatch: pytest.MonkeyPatch,
+    level: HardwareCompatibility,
+    clusters: bool,
+) -> None:
+    monkeypatch.setattr(engines, "this_device", lambda: find_device("H200"))
+    build(folder, engine=EngineOptions("fp16", hardware_compatibility=level))
+    (node,) = (n for n in fake.built[2].model.graph.node if n.domain == "tdc")
+    (numbers,) = (a.ints for a in node.attribute if a.name == "tactics")
+    assert any(decode(n).split == "cluster" for n in numbers) == clusters
+
+
+def test_a_plugin_that_other_gpus_cannot_run_is_refused_before_any_work(
+    folder: Path, fake: FakeTensorRT
+) -> None:
+    fake.architectures = "90"
+    with pytest.raises(TdcError, match=r"does not run on GPUs of compute capability 8\.0"):
+        build(folder, engine=EngineOptions(hardware_compatibility="ampere_plus"))
+    assert not fake.built
+    assert not fake.loaded
 
 
 def test_a_build_that_fails_writes_nothing(folder: Path, fake: FakeTensorRT) -> None:

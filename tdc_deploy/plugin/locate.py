@@ -43,6 +43,28 @@ class BuildKey:
         )
 
 
+def has_code_for(architectures: Sequence[int], compute_capability: int) -> bool:
+    """Whether a build for these architectures runs on this GPU, maybe after the driver compiled it.
+
+    Such a build holds machine code for each, and the newest one's PTX, which later GPUs take.
+    """
+    if not architectures:
+        return False
+    machine_code = BuildKey(0, tuple(architectures), "").runs_on(compute_capability)
+    return machine_code or compute_capability >= max(architectures)
+
+
+def build_command(own: Sequence[int], others: Sequence[int]) -> str:
+    """The command that builds a library for these GPUs, and for others too if there are any."""
+    command = "tdc-deploy plugin build"
+    if not others:
+        return command
+    newest = max(own, default=min(others))
+    # The oldest of each major version; what is newer than all of `own` takes PTX.
+    oldest = {other // 10: other for other in sorted(others, reverse=True) if other <= newest}
+    return f"{command} --architectures {','.join(map(str, sorted({*own, *oldest.values()})))}"
+
+
 def plugin_folder() -> Path:
     """Where builds are kept."""
     return cache_folder() / "plugins"
@@ -53,9 +75,11 @@ def library_name(tensorrt_major: int) -> str:
     return f"libtdc_plugins_trt{tensorrt_major}.so"
 
 
-def find_plugin(tensorrt_major: int | None = None) -> Path:
+def find_plugin(tensorrt_major: int | None = None, others: Sequence[int] = ()) -> Path:
     """The library that `$TDC_PLUGIN` names, else the one in the cache that was built from these sources
     for this TensorRT and for every GPU of this machine.
+
+    `others` are compute capabilities of more GPUs for which a build in the cache must have code.
 
     Raises:
         TdcError: there is none.
@@ -74,13 +98,15 @@ def find_plugin(tensorrt_major: int | None = None) -> Path:
     current = source_hash(source_root())
     for key in kept:
         same = (key.tensorrt_major, key.source_hash) == (major, current)
-        if same and all(key.runs_on(capability) for capability in capabilities):
+        here = all(key.runs_on(capability) for capability in capabilities)
+        if same and here and all(has_code_for(key.architectures, other) for other in others):
             return key.path
     raise TdcError(
         f"no plugin library for {_described(major, capabilities)}"
+        + (" that other GPUs run too" if others else "")
         + (f"; {len(kept)} other builds in {plugin_folder()}" if kept else ""),
         expected=f"a build in {plugin_folder()}, or its path in {PLUGIN_VARIABLE}",
-        fix="build it: tdc-deploy plugin build",
+        fix=f"build it: {build_command(capabilities, others)}",
     )
 
 

@@ -9,7 +9,9 @@ from tdc_deploy.errors import TdcError
 from tdc_deploy.plugin import locate
 from tdc_deploy.plugin.locate import (
     BuildKey,
+    build_command,
     find_plugin,
+    has_code_for,
     installed_tensorrt_major,
     wanted_architectures,
     wanted_major,
@@ -61,6 +63,46 @@ def test_a_build_for_every_gpu_of_the_machine(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_what_runs_where(built: int, gpu: int, runs: int) -> None:
     assert BuildKey(10, (built,), "0").runs_on(gpu) == bool(runs)
+
+
+@pytest.mark.parametrize(
+    ("built", "gpu", "runs"),
+    [
+        ((80,), 90, True),  # PTX
+        ((80, 90), 89, True),
+        ((80, 90), 120, True),
+        ((90,), 80, False),
+        ((80, 120), 90, False),  # neither machine code of its major version, nor PTX so old
+        ((), 80, False),
+    ],
+)
+def test_where_a_build_has_code_to_run(built: tuple[int, ...], gpu: int, runs: bool) -> None:
+    assert has_code_for(built, gpu) == runs
+
+
+def test_a_build_that_other_gpus_run_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, 90)
+    others = (80, 86, 89, 90, 100, 120)
+    newest = kept(90)
+    assert find_plugin(10) == newest
+    with pytest.raises(TdcError, match="that other GPUs run too; 1 other build") as caught:
+        find_plugin(10, others)
+    assert caught.value.fix.endswith("tdc-deploy plugin build --architectures 80,90")
+    both = kept(80, 90, age=9)
+    assert find_plugin(10, others) == both
+    assert find_plugin(10) == newest
+
+
+@pytest.mark.parametrize(
+    ("own", "architectures"), [((86,), "80,86"), ((120,), "80,90,100,120"), ((), "80")]
+)
+def test_the_command_builds_what_is_asked_for(own: tuple[int, ...], architectures: str) -> None:
+    others = (80, 86, 87, 89, 90, 100, 120)
+    command = build_command(own, others)
+    assert command == f"tdc-deploy plugin build --architectures {architectures}"
+    built = [int(part) for part in architectures.split(",")]
+    assert all(has_code_for(built, gpu) for gpu in (*own, *others, 121))
+    assert build_command(own, ()) == "tdc-deploy plugin build"
 
 
 def test_without_a_gpu_the_newest_build_serves() -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import onnx
 import onnx_graphsurgeon as gs
 
+from tdc_deploy.backends.tensorrt.compatibility import least_device
+from tdc_deploy.backends.tensorrt.options import HardwareCompatibility
 from tdc_deploy.errors import TdcError
 from tdc_deploy.graph import functions as op
 from tdc_deploy.graph.half import to_half
@@ -38,28 +40,38 @@ def prepare(
     device: Device,
     precision: PrecisionName,
     tensorrt_major: int,
+    *,
+    hardware: HardwareCompatibility = "none",
 ) -> Prepared:
     """A copy with ranks padded, tactics written, types rewritten and function bodies stripped.
 
     Args:
         network: float32, with chains fused or not.
         shapes: of its inputs, those that the engine is optimised for.
+        hardware: which GPUs must run the engine, and so its tactics, besides `device`.
 
     Raises:
         TdcError: no kernel runs a fused layer on the device, or a weight is beyond fp16's range.
     """
     copied = network.copy()
     pad_ranks(copied, RANK_STEP)
-    write_tactics(copied, shapes, device, precision)
+    write_tactics(copied, shapes, device, precision, least_device(device, hardware))
     warnings = to_half(copied) if precision == "fp16" else []
     fused = tuple(node.name for node in fused_nodes(copied.graph))
     return Prepared(_stripped(copied, tensorrt_major), fused, tuple(warnings))
 
 
 def write_tactics(
-    network: Network, shapes: Mapping[str, Shape], device: Device, precision: PrecisionName
+    network: Network,
+    shapes: Mapping[str, Shape],
+    device: Device,
+    precision: PrecisionName,
+    least: Device,
 ) -> None:
-    """Give every fused node the attribute `tactics`: the kernels that should be fastest, in place."""
+    """Give every fused node the attribute `tactics`: the kernels that should be fastest, in place.
+
+    They are those that `least` runs too.
+    """
     fused = fused_nodes(network.graph)
     known = infer_shapes(network, shapes) if fused else {}
     for node in fused:
@@ -74,10 +86,10 @@ def write_tactics(
         layer = _layer_of(node, x)
         ranks = Ranks(node.inputs[op.FIRST].shape[0], node.inputs[op.LAST].shape[1])
         shape = TuckerShape.of_layer(layer, ranks, node.op == op.TUCKER_CONV_ADD)
-        tactics = tactics_attribute(shape, device, precision)
+        tactics = tactics_attribute(shape, device, precision, least)
         if not tactics:
             raise TdcError(
-                f"no kernel of the plugin runs {node.name!r} in {precision} on {device.name}",
+                f"no kernel of the plugin runs {node.name!r} in {precision} on {least.name}",
                 expected="a layer that the kernels hold",
                 fix="build with another --precision, or keep this chain unfused",
             )

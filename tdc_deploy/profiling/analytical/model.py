@@ -182,13 +182,20 @@ def rank(
     return sorted(predictions, key=lambda prediction: prediction.us)[:limit]
 
 
-def tactics_attribute(shape: TuckerShape, device: Device, precision: PrecisionName) -> list[int]:
-    """The operator's `tactics`: at most 16 numbers, fastest first.
+def tactics_attribute(
+    shape: TuckerShape, device: Device, precision: PrecisionName, least: Device | None = None
+) -> list[int]:
+    """The operator's `tactics`: at most 16 numbers, fastest first on `device`.
 
-    An unfused tactic is always among them, where there is one: it runs on other devices too, where
-    the fused ones may lack shared memory.
+    All are legal on `least` too, if that is given: other devices that may run them have no less. An
+    unfused tactic is always among them, where there is one: it runs on other devices too, where the
+    fused ones may lack shared memory.
     """
-    ranked = rank(shape, device, PRECISIONS[precision], limit=None)
+    ranked = [
+        prediction
+        for prediction in rank(shape, device, PRECISIONS[precision], limit=None)
+        if least is None or is_legal(prediction.tactic, shape, least)
+    ]
     chosen = ranked[:MOST_TACTICS]
     unfused = [p for p in ranked if p.tactic.family == "unfused"]
     if unfused and unfused[0] not in chosen:

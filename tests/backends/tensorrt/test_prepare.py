@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
 
+from tdc_deploy.backends.tensorrt.compatibility import least_device
 from tdc_deploy.backends.tensorrt.prepare import Prepared, prepare
 from tdc_deploy.errors import TdcError
 from tdc_deploy.graph import functions as op
@@ -13,6 +16,7 @@ from tdc_deploy.graph.functions import function_body
 from tdc_deploy.graph.fuse import fuse
 from tdc_deploy.graph.network import model_of
 from tdc_deploy.profiling.analytical.chips import find_device
+from tdc_deploy.profiling.analytical.devices import Device
 from tdc_deploy.profiling.analytical.model import PRECISIONS, PrecisionName, tactics_attribute
 from tdc_deploy.profiling.analytical.shapes import TuckerShape
 from tdc_deploy.profiling.analytical.tactics import decode
@@ -109,6 +113,19 @@ def test_what_no_kernel_runs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tdc_deploy.backends.tensorrt.prepare.tactics_attribute", lambda *_: [])
     with pytest.raises(TdcError, match=r"no kernel of the plugin runs 'a\.last' in fp16 on A100"):
         prepared("fp16")
+
+
+def test_tactics_are_those_that_all_gpus_of_the_level_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Device] = []
+
+    def no_tactics(*given: Any) -> list[int]:
+        asked.append(given[3])
+        return []
+
+    monkeypatch.setattr("tdc_deploy.backends.tensorrt.prepare.tactics_attribute", no_tactics)
+    with pytest.raises(TdcError, match=r"runs 'a\.last' in fp32 on every GPU from Ampere on"):
+        prepare(fused_net(), SHAPES, DEVICE, "fp32", 10, hardware="ampere_plus")
+    assert asked == [least_device(DEVICE, "ampere_plus")]
 
 
 def test_a_shape_that_is_not_known_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
