@@ -71,6 +71,7 @@ def engine_fields(engine: Engine, ranges: Ranges, options: EngineOptions) -> dic
         ],
         "engine": {
             "precision_asked": options.precision,
+            "io_precision": options.io_precision,
             "precision_built": engine.precision.name,
             "layers_by_type": engine.precision.layers,
             "workspace_mib": options.workspace_mib,

@@ -184,6 +184,7 @@ def _prepare_all(
             ready[form] = prepare(
                 *(network, shapes, device, options.precision, major),
                 hardware=options.hardware_compatibility,
+                io_precision=options.io_precision,
             )
         except TdcError as error:
             if form != FUSED:

@@ -91,9 +91,9 @@ def output_error(name: str, before: NDArray[Any], after: NDArray[Any]) -> float:
     if before.dtype.kind != "f":
         return float((before != after).mean()) if before.size else 0.0
     if np.isfinite(before).all() and not _varies(before):
-        same = np.allclose(
-            before, after, rtol=SAME, atol=SAME * float(np.abs(before).max(initial=0))
-        )
+        share = max(SAME, float(np.finfo(after.dtype).eps))  # it may be put out in float16
+        largest = float(np.abs(before).max(initial=0))
+        same = np.allclose(before, after, rtol=share, atol=share * largest)
         return 0.0 if same else math.inf
     return relative_error(before, after)
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from tdc_deploy import api, engine_sidecar, engines
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
@@ -59,13 +61,15 @@ class FakeTensorRT:
         self.built.append(prepared)
         name = options.precision
         dtype = "float16" if name == "fp16" else "float32"
+        of_input = prepared.model.graph.input[0].type.tensor_type.elem_type
+        io_type = np.dtype(helper.tensor_dtype_to_np_dtype(of_input)).name
         return Engine(
             with_bodies(prepared.model).SerializeToString(),
             "10.9.0.34",
             BuiltPrecision(name, {dtype: 4}),
             (),
-            {key: ("float32", (-1, *found.opt[1:])) for key, found in ranges.items()},
-            {"logits": ("float32", (-1, 10))},
+            {key: (io_type, (-1, *found.opt[1:])) for key, found in ranges.items()},
+            {"logits": (io_type, (-1, 10))},
         )
 
     def _library(self, _path: Path) -> Any:
@@ -75,6 +79,10 @@ class FakeTensorRT:
     def _runner(self, engine: Engine, name: str) -> Any:
         runner = OnnxRuntimeBackend(1).runner(onnx.load_model_from_string(engine.plan))
         runner.name = name
+        # As EngineRunner does.
+        infer = runner.infer_impl
+        types = {key: np.dtype(dtype) for key, (dtype, _) in engine.inputs.items()}
+        runner.infer_impl = lambda feeds: infer({k: x.astype(types[k]) for k, x in feeds.items()})
         return runner
 
     def _compare(self, before: Any, after: Any, _feeds: object, _effort: object) -> Ratio:

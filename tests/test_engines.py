@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from tdc_deploy import api, engines
@@ -16,6 +17,7 @@ from tdc_deploy.profiling.analytical.chips import find_device
 from tdc_deploy.profiling.analytical.tactics import decode
 from tdc_deploy.runtime.engine_info import EngineInfo, read_engine_info
 from tdc_deploy.serving.model import read_served
+from tdc_deploy.serving.repository import add_model
 from tdc_deploy.sidecar import read_sidecar
 from tdc_deploy.verify import Comparison
 from tests.fake_tensorrt import RATIOS, FakeTensorRT, fill, with_bodies
@@ -144,6 +146,25 @@ def test_fp16_is_verified_against_the_fp32_model(folder: Path, fake: FakeTensorR
     artifact = build(folder, engine=EngineOptions("fp16"))
     assert artifact.decision == "source"
     assert 1e-5 < artifact.comparison.error < 1e-2
+
+
+def test_inputs_and_outputs_in_fp16_are_in_the_sidecar_and_in_tritons_configuration(
+    folder: Path, fake: FakeTensorRT
+) -> None:
+    artifact = build(folder, engine=EngineOptions("fp16", io_precision="fp16"))
+    assert 1e-5 < artifact.comparison.error < 0.9
+    for prepared in fake.built:
+        values = (*prepared.model.graph.input, *prepared.model.graph.output)
+        assert {v.type.tensor_type.elem_type for v in values} == {onnx.TensorProto.FLOAT16}
+    found = read_sidecar(artifact.path)
+    assert found is not None
+    assert found["inputs"][0]["dtype"] == found["outputs"][0]["dtype"] == "float16"
+    assert found["engine"]["io_precision"] == "fp16"
+    pytest.importorskip("tritonclient")
+    added = add_model(artifact.path, folder / "repository", "net", plugin=folder / "plugin.so")
+    text = (added.folder / "config.pbtxt").read_text()
+    assert text.count("data_type: TYPE_FP16") == 2
+    assert "TYPE_FP32" not in text
 
 
 def test_an_engine_without_the_plugin_names_none(folder: Path, fake: FakeTensorRT) -> None:

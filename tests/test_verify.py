@@ -172,6 +172,9 @@ def test_a_constant_output_beside_one_that_varies() -> None:
     assert compare_outputs(before, before, samples_of(2)).error == 0
     moved: Outputs = {**before, "anchors": column(5, 6)}
     assert compare_outputs(before, moved, samples_of(2)).error == math.inf
+    third: Outputs = {**before, "anchors": column(1 / 3, 1 / 3)}
+    rounded: Outputs = {**before, "anchors": column(1 / 3, 1 / 3).astype(np.float16)}
+    assert compare_outputs(third, rounded, samples_of(2)).error == 0
 
 
 def test_the_accuracy_is_of_the_output_that_has_classes() -> None:

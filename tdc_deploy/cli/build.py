@@ -49,6 +49,7 @@ def build(
     threads: options.ThreadsOption = 0,
     store: options.StoreOption = None,
     precision: engine_options.PrecisionOption = None,
+    io_precision: engine_options.IoPrecisionOption = None,
     min_shapes: engine_options.MinShapesOption = None,
     opt_shapes: engine_options.OptShapesOption = None,
     max_shapes: engine_options.MaxShapesOption = None,
@@ -74,6 +75,7 @@ def build(
     out = Output(as_json, quiet, verbose)
     engine = engine_options.parse(
         precision=precision,
+        io_precision=io_precision,
         min_shapes=min_shapes,
         opt_shapes=opt_shapes,
         max_shapes=max_shapes,

@@ -22,6 +22,14 @@ PrecisionOption = Annotated[
     typer.Option(help="fp32 (default), tf32 or fp16.", rich_help_panel=PANEL),
 ]
 
+IoPrecisionOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="Type of float inputs and outputs: fp32 (default), or fp16 with --precision fp16.",
+        rich_help_panel=PANEL,
+    ),
+]
+
 
 def _shapes(which: str, alias: str, text: str) -> Any:
     return typer.Option(f"--{which}", alias, help=text, rich_help_panel=PANEL)
@@ -99,6 +107,7 @@ NoLibraryTacticsOption = Annotated[
 def parse(
     *,
     precision: str | None,
+    io_precision: str | None,
     min_shapes: list[str] | None,
     opt_shapes: list[str] | None,
     max_shapes: list[str] | None,
@@ -115,6 +124,7 @@ def parse(
 
     given = EngineOptions(
         precision=precision or "fp32",  # type: ignore[arg-type]  # EngineOptions checks it
+        io_precision=io_precision or "fp32",  # type: ignore[arg-type]
         min_shapes=parse_shapes(min_shapes),
         opt_shapes=parse_shapes(opt_shapes),
         max_shapes=parse_shapes(max_shapes),

@@ -143,7 +143,7 @@ def _read_engine(path: Path) -> ServedModel:
 
 
 def _capability(sidecar: Mapping[str, Any]) -> str | None:
-    if sidecar.get("engine", {}).get("hardware_compatibility_level", "none") != "none":
+    if sidecar.get("engine", {}).get("hardware_compatibility_level") == "ampere_plus":
         return None
     found = sidecar["backend"].get("compute_capability")
     return None if found is None else str(found)

@@ -18,7 +18,8 @@ Shape = tuple[int, ...]
 
 class DataType(IntEnum):
     FLOAT = 0
-    BF16 = 1
+    HALF = 1
+    BF16 = 2
 
 
 class TensorIOMode(IntEnum):
@@ -85,11 +86,11 @@ class ExecutionContext:
             return
         if self.gpu.gate is not None:
             self.gpu.gate.wait(10)
-        x = np.empty(shape, np.float32)
+        x = np.empty(shape, np.float16 if self.gpu.dtype == "HALF" else np.float32)
         ctypes.memmove(x.ctypes.data, addresses["x"], x.nbytes)
         for name, factor in (("y", 2), ("y2", -1)):
             if name in addresses:
-                result = x * np.float32(factor)
+                result = x * x.dtype.type(factor)
                 ctypes.memmove(addresses[name], result.ctypes.data, result.nbytes)
         self.busy.release()
 

@@ -513,6 +513,19 @@ def test_a_file_that_is_no_engine(gpu: FakeGpu, tmp_path: Path) -> None:
     assert eventually(lambda: not {*threading.enumerate()} - before)
 
 
+def test_inputs_and_outputs_in_float16(gpu: FakeGpu, engine: Path) -> None:
+    gpu.dtype = "HALF"
+    with load(engine) as session:
+        assert {info.dtype for info in (*session.inputs, *session.outputs)} == {np.dtype("float16")}
+        x = batch(4).astype(np.float16)
+        for given in (x, gpu.array(x)):
+            result = np.asarray(session(given) if given is x else session(given).numpy())
+            assert result.dtype == np.float16
+            assert np.array_equal(result, 2 * x)
+        with pytest.raises(TdcError, match="is float32"):
+            session(batch(4))
+
+
 def test_a_type_that_numpy_has_not(gpu: FakeGpu, engine: Path) -> None:
     gpu.dtype = "BF16"
     with pytest.raises(TdcError, match="'x' is BF16") as caught:

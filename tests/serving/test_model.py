@@ -61,7 +61,14 @@ def test_external_weights_belong_to_the_model(tmp_path: Path) -> None:
         ({}, None),
         ({"backend": BACKEND}, "9.0"),
         ({"backend": BACKEND, "engine": {"hardware_compatibility_level": "none"}}, "9.0"),
-        ({"backend": BACKEND, "engine": {"hardware_compatibility_level": "ampere+"}}, None),
+        ({"backend": BACKEND, "engine": {"hardware_compatibility_level": "ampere_plus"}}, None),
+        (
+            {
+                "backend": BACKEND,
+                "engine": {"hardware_compatibility_level": "same_compute_capability"},
+            },
+            "9.0",
+        ),
     ],
 )
 def test_the_gpu_that_an_engine_is_bound_to(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tempfile import TemporaryFile
 from typing import IO, Any
 
+import onnx
 from polygraphy.exception import PolygraphyException
 from polygraphy.logger import G_LOGGER
 
@@ -31,6 +32,8 @@ from tdc_deploy.progress import Progress
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
 MIB = 1 << 20
+# TensorRT keeps these; of integers it may make others.
+FLOATS = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.FLOAT16: "float16"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,14 +60,17 @@ def build_engine(
     The plugin library has been loaded, if the model needs it.
 
     Raises:
-        TdcError: TensorRT refuses the model, or its precision is another.
+        TdcError: TensorRT refuses the model, or its precision, or that of its inputs and outputs, is
+            another.
         KeyboardInterrupt: Ctrl-C; from TensorRT 10 on the build ends at its next step.
     """
     trt = tensorrt()
     cancellation = Cancellation()
     with cancellation.on_ctrl_c(), _polygraphy_errors():
         plan = _plan(trt, prepared, ranges, options, progress, cancellation)
-    return read_engine(trt, plan, ranges, options)
+    engine = read_engine(trt, plan, ranges, options)
+    _check_io(prepared.model, engine)
+    return engine
 
 
 def read_engine(trt: Any, plan: bytes, ranges: Ranges, options: EngineOptions) -> Engine:
@@ -199,6 +205,17 @@ def _tensors(trt: Any, engine: Any) -> tuple[Tensors, Tensors]:
         )
         (inputs if is_input else outputs)[name] = described
     return inputs, outputs
+
+
+def _check_io(model: onnx.ModelProto, engine: Engine) -> None:
+    """Raise TdcError if a float input or output has another type than in the file that was parsed."""
+    built = {**engine.inputs, **engine.outputs}
+    for value in (*model.graph.input, *model.graph.output):
+        asked = FLOATS.get(value.type.tensor_type.elem_type)
+        if asked is not None and value.name in built and built[value.name][0] != asked:
+            raise TdcError(
+                f"{value.name!r} of the engine is {built[value.name][0]}", expected=f"{asked}"
+            )
 
 
 def dtype_name(dtype: Any) -> str:

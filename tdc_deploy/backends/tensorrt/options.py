@@ -13,6 +13,7 @@ from tdc_deploy.graph.shapes import Shape
 from tdc_deploy.profiling.analytical.model import PRECISIONS, PrecisionName
 
 HardwareCompatibility = Literal["none", "ampere_plus", "same_compute_capability"]
+IoPrecision = Literal["fp32", "fp16"]
 LEVELS = range(6)
 
 
@@ -21,7 +22,8 @@ class EngineOptions:
     """How an engine is built; what is None is left to TensorRT.
 
     Attributes:
-        precision: fp32 (TF32 off), tf32 or fp16; inputs and outputs stay float32.
+        precision: fp32 (TF32 off), tf32 or fp16.
+        io_precision: of inputs and outputs that are float32 in the model; fp16 is for engines of fp16.
         min_shapes, opt_shapes, max_shapes: of inputs with open dimensions.
         workspace_mib: limit of the scratch memory of a layer.
         timing_cache: a file that keeps TensorRT's kernel timings between builds.
@@ -42,9 +44,17 @@ class EngineOptions:
     hardware_compatibility: HardwareCompatibility = "none"
     refit: bool = False
     library_tactics: bool = True
+    io_precision: IoPrecision = "fp32"
 
     def __post_init__(self) -> None:
         _check_in("--precision", self.precision, tuple(PRECISIONS))
+        _check_in("--io-precision", self.io_precision, get_args(IoPrecision))
+        if self.io_precision == "fp16" and self.precision != "fp16":
+            raise TdcError(
+                f"--io-precision fp16 with --precision {self.precision}",
+                expected="inputs and outputs no less exact than what is computed",
+                fix="add --precision fp16",
+            )
         levels = get_args(HardwareCompatibility)
         _check_in("--hardware-compatibility-level", self.hardware_compatibility, levels)
         if self.workspace_mib is not None and not self.workspace_mib > 0:

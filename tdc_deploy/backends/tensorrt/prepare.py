@@ -9,10 +9,11 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from tdc_deploy.backends.tensorrt.compatibility import least_device
-from tdc_deploy.backends.tensorrt.options import HardwareCompatibility
+from tdc_deploy.backends.tensorrt.options import HardwareCompatibility, IoPrecision
 from tdc_deploy.errors import TdcError
 from tdc_deploy.graph import functions as op
 from tdc_deploy.graph.half import to_half
+from tdc_deploy.graph.half_io import to_half_io
 from tdc_deploy.graph.network import Network, fused_nodes, model_of
 from tdc_deploy.graph.padding import pad_ranks
 from tdc_deploy.graph.shapes import Shape, infer_shapes
@@ -42,12 +43,14 @@ def prepare(
     tensorrt_major: int,
     *,
     hardware: HardwareCompatibility = "none",
+    io_precision: IoPrecision = "fp32",
 ) -> Prepared:
     """A copy with ranks padded, tactics written, types rewritten and function bodies stripped.
 
     Args:
         network: float32, with chains fused or not.
         shapes: of its inputs, those that the engine is optimised for.
+        io_precision: of float32 inputs and outputs.
         hardware: which GPUs must run the engine, and so its tactics, besides `device`.
 
     Raises:
@@ -57,6 +60,8 @@ def prepare(
     pad_ranks(copied, RANK_STEP)
     write_tactics(copied, shapes, device, precision, least_device(device, hardware))
     warnings = to_half(copied) if precision == "fp16" else []
+    if io_precision == "fp16":
+        to_half_io(copied)
     fused = tuple(node.name for node in fused_nodes(copied.graph))
     return Prepared(_stripped(copied, tensorrt_major), fused, tuple(warnings))
 

@@ -9,6 +9,7 @@ import pytest
 
 from tdc_deploy.backends.tensorrt import compatibility
 from tdc_deploy.backends.tensorrt.compatibility import check_library, least_device, other_gpus
+from tdc_deploy.backends.tensorrt.options import HardwareCompatibility
 from tdc_deploy.errors import TdcError
 from tdc_deploy.profiling.analytical.chips import DEVICES, find_device
 from tdc_deploy.profiling.analytical.devices import ARCHITECTURES
@@ -46,7 +47,7 @@ def test_they_are_ranked_for_the_gpu_that_builds() -> None:
 
 @pytest.mark.parametrize("level", ["none", "same_compute_capability"])
 def test_gpus_of_one_compute_capability_are_alike(
-    level: compatibility.HardwareCompatibility,
+    level: HardwareCompatibility,
 ) -> None:
     assert least_device(H200, level) is H200
     assert other_gpus(level) == ()

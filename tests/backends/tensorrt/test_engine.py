@@ -23,7 +23,15 @@ from tests.backends.tensorrt.samples import network
 from tests.builders import linear_model
 
 RANGES = {"image": ShapeRange((1, 32), (4, 32), (8, 32))}
-PREPARED = Prepared(linear_model(), ())
+
+
+def half_out() -> onnx.ModelProto:
+    model = linear_model()
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    return model
+
+
+PREPARED = Prepared(half_out(), ())
 
 
 class FakeEngine:
@@ -149,6 +157,14 @@ def test_fp16_is_a_flag_up_to_8_and_a_type_from_10_on(
     assert fake.config["fp16"] == old
     assert fake.network["strongly_typed"] == (not old)
     assert (fake.config["progress_monitor"] is None) == old
+
+
+def test_inputs_and_outputs_are_read_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeTensorRT("10.9.0", network("float32", "10")).install(monkeypatch)
+    asked = Prepared(linear_model(), ())
+    with pytest.raises(TdcError, match="'logits' of the engine is float16") as caught:
+        build_engine(asked, RANGES, EngineOptions(), lambda *_: None)
+    assert caught.value.expected == "float32"
 
 
 def test_tf32_is_off_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

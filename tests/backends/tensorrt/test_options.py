@@ -17,6 +17,7 @@ from tests.helpers import network
 
 NOTHING: dict[str, Any] = {
     "precision": None,
+    "io_precision": None,
     "min_shapes": None,
     "opt_shapes": None,
     "max_shapes": None,
@@ -54,6 +55,7 @@ def test_options_that_were_given() -> None:
         **{
             **NOTHING,
             "precision": "fp16",
+            "io_precision": "fp16",
             "opt_shapes": ["a:2x3,b:4"],
             "hardware_compatibility": "ampere+",
             "workspace": "64",
@@ -61,6 +63,7 @@ def test_options_that_were_given() -> None:
     )
     assert given == EngineOptions(
         precision="fp16",
+        io_precision="fp16",
         opt_shapes={"a": (2, 3), "b": (4,)},
         hardware_compatibility="ampere_plus",
         workspace_mib=64,
@@ -71,6 +74,8 @@ def test_options_that_were_given() -> None:
     ("field", "value", "message"),
     [
         ("precision", "int8", "--precision is 'int8'"),
+        ("io_precision", "int8", "--io-precision is 'int8'"),
+        ("io_precision", "fp16", "--io-precision fp16 with --precision fp32"),
         ("workspace_mib", 0, "--workspace is 0"),
         ("workspace_mib", float("nan"), "--workspace is nan"),
         ("optimization_level", 6, "level is 6"),
