@@ -1,0 +1,31 @@
+"""Stand-ins for a GPU and an engine: nothing here ran on a GPU."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.fake_gpu import FakeGpu
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
+    """A machine with a GPU, whose rules the test must not have broken."""
+    fake = FakeGpu()
+    fake.install(monkeypatch)
+    monkeypatch.setattr("tdc_deploy.runtime.device._THREAD", threading.local())
+    yield fake
+    assert fake.violations == []
+    pushed = [entry[1] for entry in fake.log if entry[0] == "push"]
+    popped = [entry[1] for entry in fake.log if entry[0] == "pop"]
+    assert sorted(pushed) == sorted(popped)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Path:
+    path = tmp_path / "model.engine"
+    path.write_bytes(b"engine")
+    return path
