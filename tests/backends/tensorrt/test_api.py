@@ -46,7 +46,6 @@ sys.setdlopenflags(os.RTLD_LAZY | os.RTLD_GLOBAL)
 name, *sys.path[:0] = sys.argv[1:]
 tensorrt = importlib.import_module(name)
 from tdc_deploy.backends.tensorrt.api import NAMES, version_of
-from tests.nvidia_packages import fetched, python_310
 version = version_of(tensorrt)
 for dotted, (first, gone) in NAMES.items():
     found = tensorrt
