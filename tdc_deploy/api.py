@@ -161,7 +161,7 @@ def _build_engine(
         if isinstance(value, (str, PathLike, float))
         for word in (flag, str(value))
     ]
-    check_engine_builds(source_path, output, words)
+    check_engine_builds(source_path, output, words, options.plugin_mode)
     cache = options.timing_cache
     given = _checked(source_path, output, plan, planned, terms.fail_above, [inputs, cache])
     if planned:

@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tdc_deploy.artifact import Artifact, Decision
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.backends.tensorrt.api import tensorrt, version_of
-from tdc_deploy.backends.tensorrt.compatibility import check_library, other_gpus
+from tdc_deploy.backends.tensorrt.compatibility import check_library, least_device, other_gpus
+from tdc_deploy.backends.tensorrt.embedded import Embedding
+from tdc_deploy.backends.tensorrt.embedded_plugin import register_embedded
 from tdc_deploy.backends.tensorrt.engine import Engine, build_engine
 from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.backends.tensorrt.prepare import Prepared, prepare
@@ -74,14 +77,12 @@ def make_engine(
     trt, device = tensorrt(), this_device()
     major = version_of(trt)[0]
     options.check_version(version_of(trt))
-    plugin = find_plugin(major, other_gpus(options.hardware_compatibility))
-    check_library(plugin, device, options.hardware_compatibility)
-    register_plugin(trt, plugin)
+    plugin, embedding = _plugin(trt, device, options, progress)
     ranges = shape_ranges(source.network.graph, options, source.inputs)
     repaired, verified = samples.split()
     repair = None if plan is None else _repair(source, repaired)
     networks = networks_of(source, plan, repair)
-    ready, warnings = _prepare_all(networks, ranges, device, options, major)
+    ready, warnings = _prepare_all(networks, ranges, device, options, major, embedding)
     engines = _build_all(ready, ranges, options, progress, warnings)
     built = _measure_all(source, verified, engines, progress, warnings)
     chosen, reason = choose(built, max_error)
@@ -162,6 +163,20 @@ def slower_than_source(chosen: Built, built: Mapping[str, Built]) -> list[str]:
     ]
 
 
+def _plugin(
+    trt: Any, device: Device, options: EngineOptions, progress: Progress
+) -> tuple[Path | None, Embedding | None]:
+    """Register what runs fused layers: the library, which an engine then needs, or the embedded plugin."""
+    level = options.hardware_compatibility
+    if options.plugin_mode == "library":
+        library = find_plugin(version_of(trt)[0], other_gpus(level))
+        check_library(library, device, level)
+        register_plugin(trt, library)
+        return library, None
+    register_embedded(trt)
+    return None, Embedding(device, options.precision, least_device(device, level), progress)
+
+
 def _repair(source: Source, samples: Samples) -> Repair | None:
     if not samples.real or not source.plannable:
         return None
@@ -175,6 +190,7 @@ def _prepare_all(
     device: Device,
     options: EngineOptions,
     major: int,
+    embedding: Embedding | None,
 ) -> tuple[dict[str, Prepared], list[str]]:
     """Each form for the parser, and warnings: one that the plugin cannot run is left out."""
     shapes = {name: found.opt for name, found in ranges.items()}
@@ -185,6 +201,7 @@ def _prepare_all(
                 *(network, shapes, device, options.precision, major),
                 hardware=options.hardware_compatibility,
                 io_precision=options.io_precision,
+                embedding=embedding,
             )
         except TdcError as error:
             if form != FUSED:

@@ -91,6 +91,11 @@ class FakeTensorRT:
         bounds = (value, value - self.width, value + self.width)
         return Ratio(*bounds, constant_timing(1.0), constant_timing(value))
 
+    def restart(self) -> None:
+        """Forget what was built and timed."""
+        self.built.clear()
+        self._compared = -1
+
     def _form(self) -> int:
         self._compared = getattr(self, "_compared", -1) + 1
         return self._compared

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import onnx
@@ -278,6 +279,82 @@ def test_a_plugin_that_other_gpus_cannot_run_is_refused_before_any_work(
         build(folder, engine=EngineOptions(hardware_compatibility="ampere_plus"))
     assert not fake.built
     assert not fake.loaded
+
+
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """A machine with no library, whose nvcc is replaced; sources and compute capabilities of kernels."""
+    compiled: list[tuple[str, int]] = []
+
+    def compile_ptx(source: str, compute_capability: int) -> Path:
+        compiled.append((source, compute_capability))
+        return Path("kernel.ptx")
+
+    def no_library(*_: Any) -> Any:
+        raise AssertionError("nobody needs a library")
+
+    monkeypatch.setattr("tdc_deploy.backends.tensorrt.embedded.compile_ptx", compile_ptx)
+    monkeypatch.setattr("tdc_deploy.backends.tensorrt.embedded.why_not", lambda *_: None)
+    monkeypatch.setattr(engines, "register_embedded", lambda _: None)
+    monkeypatch.setattr(engines, "find_plugin", no_library)
+    monkeypatch.setattr(engines, "register_plugin", no_library)
+    return compiled
+
+
+def test_an_engine_with_embedded_kernels_needs_no_library(
+    folder: Path, fake: FakeTensorRT, embedded: list[tuple[str, int]]
+) -> None:
+    artifact = build(folder, engine=EngineOptions("fp16", plugin_mode="embedded"))
+    found = read_sidecar(artifact.path)
+    assert found is not None
+    assert (found["engine"]["form"], found["engine"]["plugin_mode"]) == ("fused", "embedded")
+    assert found["plugin"] is None
+    assert embedded
+    assert {capability for _, capability in embedded} == {80}
+    info = read_engine_info(artifact.path, artifact.path.read_bytes())
+    assert info is not None and not info.needs_plugin
+    assert read_served(artifact.path).plugin is None
+    (node,) = (n for n in fake.built[2].model.graph.node if n.domain == "tdc")
+    assert {"aot", "layer"} <= {attribute.name for attribute in node.attribute}
+
+
+def test_kernels_for_every_gpu_are_of_the_oldest_architecture(
+    folder: Path,
+    fake: FakeTensorRT,
+    embedded: list[tuple[str, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engines, "this_device", lambda: find_device("H200"))
+    build(folder, engine=EngineOptions("fp16", plugin_mode="embedded"))
+    assert {capability for _, capability in embedded} == {90}
+    embedded.clear()
+    compatible = EngineOptions("fp16", plugin_mode="embedded", hardware_compatibility="ampere_plus")
+    fake.restart()
+    build(folder, engine=compatible)
+    assert {capability for _, capability in embedded} == {80}
+
+
+def test_where_no_kernel_fits_the_fused_form_is_left_out(
+    folder: Path,
+    fake: FakeTensorRT,
+    embedded: list[tuple[str, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tdc_deploy.backends.tensorrt.embedded.why_not", lambda *_: "too large")
+    artifact = build(folder, engine=EngineOptions("fp16", plugin_mode="embedded"))
+    assert [plugin_nodes(prepared) for prepared in fake.built] == [[], []]
+    assert not embedded
+    assert "not fused: no chain has a kernel that can travel in an engine" in artifact.warnings[0]
+    assert "too large" in artifact.warnings[0]
+
+
+def test_an_older_tensorrt_is_refused_before_anything_is_built(
+    folder: Path, fake: FakeTensorRT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "tensorrt", lambda: SimpleNamespace(__version__="10.7.0"))
+    with pytest.raises(TdcError, match=r"--plugin-mode embedded with TensorRT 10\.7"):
+        build(folder, engine=EngineOptions(plugin_mode="embedded"))
+    assert not fake.built
 
 
 def test_a_build_that_fails_writes_nothing(folder: Path, fake: FakeTensorRT) -> None:

@@ -1,5 +1,5 @@
 // Shapes and shared memory of the fused kernel. The host computes them and hands them to the
-// kernel.
+// kernel; a kernel that TensorRT launches (plugins/embedded) computes them itself.
 #pragma once
 
 #include "kernels/chunks.h"
@@ -22,7 +22,7 @@ struct Layout {
     int partial_pitch;       // of fp32 sums of T2
     int t1, rows, t2, partial, columns, t1_offsets, core_offsets, pixels, places, total;
 
-    Layout(const TuckerConvParams& p, const Sizes& s, Split split, int parts)
+    TDC_HOST_DEVICE Layout(const TuckerConvParams& p, const Sizes& s, Split split, int parts)
         : halo_h((s.tile_h - 1) * p.stride_h + (p.kernel_h - 1) * p.dilation_h + 1),
           halo_w((s.tile_w - 1) * p.stride_w + (p.kernel_w - 1) * p.dilation_w + 1),
           slice(ceil_div(p.r_in / 8, parts) * 8 / s.vector),

@@ -60,6 +60,7 @@ def build(
     hardware_compatibility_level: engine_options.HardwareCompatibilityOption = None,
     refit: engine_options.RefitOption = False,
     no_library_tactics: engine_options.NoLibraryTacticsOption = False,
+    plugin_mode: engine_options.PluginModeOption = None,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,
@@ -86,6 +87,7 @@ def build(
         hardware_compatibility=hardware_compatibility_level,
         refit=refit,
         library_tactics=not no_library_tactics,
+        plugin_mode=plugin_mode,
     )
     with out.progress() as progress:
         artifact = api.build(

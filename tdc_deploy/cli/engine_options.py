@@ -102,6 +102,15 @@ NoLibraryTacticsOption = Annotated[
         "--no-library-tactics", help="Do without cuBLAS and cuDNN.", rich_help_panel=PANEL
     ),
 ]
+PluginModeOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--plugin-mode",
+        help="library (default), or embedded: small fused kernels travel in the engine, which then "
+        "needs no library (TensorRT 10.9 and newer, nvcc).",
+        rich_help_panel=PANEL,
+    ),
+]
 
 
 def parse(
@@ -118,6 +127,7 @@ def parse(
     hardware_compatibility: str | None,
     refit: bool,
     library_tactics: bool,
+    plugin_mode: str | None,
 ) -> EngineOptions | None:
     """The options, or None if none of them was given."""
     from tdc_deploy.backends.tensorrt.options import EngineOptions
@@ -135,8 +145,9 @@ def parse(
         hardware_compatibility=_level(hardware_compatibility),  # type: ignore[arg-type]
         refit=refit,
         library_tactics=library_tactics,
+        plugin_mode=plugin_mode or "library",  # type: ignore[arg-type]
     )
-    untouched = precision is None and given == EngineOptions()
+    untouched = precision is None and plugin_mode is None and given == EngineOptions()
     return None if untouched else given
 
 

@@ -6,7 +6,7 @@ slope of 1), so what the chain looked like is kept as a record in the model's me
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from tdc_deploy.graph import functions as op
 from tdc_deploy.graph.chains import Chain, slope_of
 from tdc_deploy.graph.convs import bias, has_bias, kernel
 from tdc_deploy.graph.names import Names
-from tdc_deploy.graph.network import Network
+from tdc_deploy.graph.network import Network, fused_nodes
 from tdc_deploy.graph.records import CONV_ROLES, SLOPE_OF, Record, default_record, describes
 
 PLUGIN_VERSION = "1"
@@ -49,15 +49,15 @@ def mark_compressed(network: Network, chains: Iterable[Chain]) -> None:
         _remember(network, _record_of(chain, compressed=True))
 
 
-def unfuse(network: Network) -> None:
-    """Replace each fused operator by the chain it came from, in place.
+def unfuse(network: Network, names: Collection[str] | None = None) -> None:
+    """Replace fused operators by the chains they came from, in place: those named, or all.
 
     A node without a record (another tool wrote it) becomes a chain with every bias present.
     """
     records = {record["name"]: record for record in network.chain_records}
     expansion = _Expansion(network.graph)
-    for node in list(network.graph.nodes):
-        if node.domain == op.DOMAIN and node.op in op.OPERATORS:
+    for node in fused_nodes(network.graph):
+        if names is None or node.name in names:
             record = records.get(node.name)
             if record is None or not describes(record, node):
                 record = default_record(node)

@@ -33,14 +33,19 @@ def find_toolchain() -> Toolchain:
     Raises:
         TdcError: one is missing; says how to get it.
     """
-    return Toolchain(_cmake(), _nvcc(), _cxx(), _generator())
+    return Toolchain(_cmake(), find_nvcc(), find_cxx(), _generator())
 
 
 def _cmake() -> str:
     return shutil.which("cmake") or _missing("CMake", "cmake on the PATH", "pip install cmake")
 
 
-def _nvcc() -> str:
+def find_nvcc() -> str:
+    """The CUDA compiler.
+
+    Raises:
+        TdcError: there is none.
+    """
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), str(CUDA_HOME)]
     beside = [str(Path(home) / "bin" / "nvcc") for home in homes if home]
     found = _first([os.environ.get("CUDACXX"), "nvcc", *beside])
@@ -53,7 +58,12 @@ def _nvcc() -> str:
     )
 
 
-def _cxx() -> str:
+def find_cxx() -> str:
+    """The host's C++ compiler.
+
+    Raises:
+        TdcError: there is none.
+    """
     return _first([os.environ.get("CXX"), "c++", "g++", "clang++"]) or _missing(
         "C++ compiler", "c++, g++ or clang++ on the PATH, or CXX", "apt-get install g++"
     )

@@ -43,4 +43,6 @@ def _registered(registry: Any) -> bool:
     creators = (
         registry.all_creators if hasattr(registry, "all_creators") else registry.plugin_creator_list
     )
-    return set(CREATORS) <= {creator.name for creator in creators}
+    # Embedded plugins have the same names, in another namespace.
+    names = {creator.name for creator in creators if not creator.plugin_namespace}
+    return set(CREATORS) <= names

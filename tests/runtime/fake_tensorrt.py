@@ -164,7 +164,7 @@ class Registry:
         self.gpu.record("load_library", path)
         if "wrong" not in path:
             names = ("TuckerConv", "TuckerConvAdd")
-            self.gpu.creators += [SimpleNamespace(name=name) for name in names]
+            self.gpu.creators += [SimpleNamespace(name=name, plugin_namespace="") for name in names]
         return object()
 
 

@@ -17,8 +17,8 @@ def library(tmp_path: Path) -> Path:
     return path
 
 
-def creators(*names: str) -> list[Any]:
-    return [SimpleNamespace(name=name) for name in names]
+def creators(*names: str, namespace: str = "") -> list[Any]:
+    return [SimpleNamespace(name=name, plugin_namespace=namespace) for name in names]
 
 
 def with_registry(**attributes: Any) -> Any:
@@ -37,6 +37,18 @@ def test_the_library_is_loaded_into_the_registry_once(library: Path) -> None:
     trt = with_registry(load_library=load, all_creators=known)
     register_plugin(trt, library)
     register_plugin(trt, library)
+    assert loaded == [str(library)]
+
+
+def test_embedded_plugins_of_the_same_names_are_not_the_librarys(library: Path) -> None:
+    loaded: list[str] = []
+    known = creators("TuckerConv", "TuckerConvAdd", namespace="tdc")
+
+    def load(path: str) -> None:
+        loaded.append(path)
+        known.extend(creators("TuckerConv", "TuckerConvAdd"))
+
+    register_plugin(with_registry(load_library=load, all_creators=known), library)
     assert loaded == [str(library)]
 
 

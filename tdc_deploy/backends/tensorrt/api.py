@@ -17,6 +17,8 @@ STRONGLY_TYPED: Version = (10, 0)
 PROGRESS_MONITOR: Version = (10, 0)
 OPTIMIZATION_LEVEL: Version = (8, 6)
 COMPATIBILITY: Version = (8, 6)
+# Ahead-of-time Python plugins.
+EMBEDDED: Version = (10, 9)
 
 NAMES: dict[str, tuple[Version, Version | None]] = {
     "Builder.create_network": (OLDEST, None),
@@ -63,6 +65,11 @@ NAMES: dict[str, tuple[Version, Version | None]] = {
     "IPluginRegistry.load_library": (STRONGLY_TYPED, None),
     "IPluginRegistry.plugin_creator_list": (OLDEST, (11, 0)),
     "IPluginRegistry.all_creators": (STRONGLY_TYPED, None),
+    "QuickPluginCreationRequest.STRICT_AOT": (EMBEDDED, None),
+    "TensorFormat.HWC": (OLDEST, None),
+    "TensorFormat.HWC8": (OLDEST, None),
+    "IPluginCreator.plugin_namespace": (OLDEST, None),
+    "IPluginCreatorV3One.plugin_namespace": (STRONGLY_TYPED, None),
     "get_plugin_registry": (OLDEST, None),
     "init_libnvinfer_plugins": (OLDEST, None),
 }

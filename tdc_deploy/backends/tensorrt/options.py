@@ -7,13 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from tdc_deploy.backends.tensorrt.api import COMPATIBILITY, OPTIMIZATION_LEVEL, Version
+from tdc_deploy.backends.tensorrt.api import (
+    COMPATIBILITY,
+    EMBEDDED,
+    OPTIMIZATION_LEVEL,
+    Version,
+)
 from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.shapes import Shape
 from tdc_deploy.profiling.analytical.model import PRECISIONS, PrecisionName
 
 HardwareCompatibility = Literal["none", "ampere_plus", "same_compute_capability"]
 IoPrecision = Literal["fp32", "fp16"]
+PluginMode = Literal["library", "embedded"]
 LEVELS = range(6)
 
 
@@ -27,6 +33,7 @@ class EngineOptions:
         min_shapes, opt_shapes, max_shapes: of inputs with open dimensions.
         workspace_mib: limit of the scratch memory of a layer.
         timing_cache: a file that keeps TensorRT's kernel timings between builds.
+        plugin_mode: whether fused layers run from the plugin library, or from kernels in the engine.
         library_tactics: whether cuBLAS and cuDNN may be used (TensorRT 8 and 10).
 
     Raises:
@@ -45,6 +52,7 @@ class EngineOptions:
     refit: bool = False
     library_tactics: bool = True
     io_precision: IoPrecision = "fp32"
+    plugin_mode: PluginMode = "library"
 
     def __post_init__(self) -> None:
         _check_in("--precision", self.precision, tuple(PRECISIONS))
@@ -57,6 +65,7 @@ class EngineOptions:
             )
         levels = get_args(HardwareCompatibility)
         _check_in("--hardware-compatibility-level", self.hardware_compatibility, levels)
+        _check_in("--plugin-mode", self.plugin_mode, get_args(PluginMode))
         if self.workspace_mib is not None and not self.workspace_mib > 0:
             raise TdcError(f"--workspace is {self.workspace_mib}", expected="MiB, above 0")
         if self.optimization_level is not None and self.optimization_level not in LEVELS:
@@ -72,6 +81,10 @@ class EngineOptions:
             "--hardware-compatibility-level": (
                 None if self.hardware_compatibility == "none" else 1,
                 COMPATIBILITY,
+            ),
+            "--plugin-mode embedded": (
+                True if self.plugin_mode == "embedded" else None,
+                EMBEDDED,
             ),
         }
         for flag, (value, first) in wanted.items():

@@ -7,22 +7,33 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from tdc_deploy.backends.tensorrt.options import PluginMode
 from tdc_deploy.errors import TdcError
 from tdc_deploy.plugin.driver import compute_capabilities
 from tdc_deploy.plugin.locate import find_plugin, installed_tensorrt_major
+from tdc_deploy.plugin.toolchain import find_nvcc
 
 
-def check_engine_builds(model: Path, output: Path, arguments: Sequence[str] = ()) -> None:
+def check_engine_builds(
+    model: Path,
+    output: Path,
+    arguments: Sequence[str] = (),
+    plugin_mode: PluginMode = "library",
+) -> None:
     """Raise one TdcError that names everything that is missing, and the build that needs none of it.
 
     `arguments` are more words for that command.
     """
-    missing = what_is_missing()
+    embedded = plugin_mode == "embedded"
+    missing = what_is_missing(plugin=not embedded)
+    if embedded and not _has_nvcc():
+        missing.append("nvcc, which compiles the kernels that travel in an engine (CUDA toolkit)")
     if missing:
+        versions, kernels = ("10.9", "nvcc") if embedded else ("8.5", "the plugin library")
         raise TdcError(
             f"{output}: a TensorRT engine cannot be built on this machine; missing: "
             + "; ".join(missing),
-            expected="TensorRT 8.5 to 11 with its builder, an NVIDIA GPU, and the plugin library",
+            expected=f"TensorRT {versions} to 11 with its builder, an NVIDIA GPU, and {kernels}",
             fix=f"build for ONNX Runtime, which needs none: {_alternative(model, output, arguments)}",
         )
 
@@ -39,6 +50,14 @@ def what_is_missing(plugin: bool = True) -> list[str]:
     if plugin and not _has_plugin():
         missing.append("the plugin library (tdc-deploy plugin build)")
     return missing
+
+
+def _has_nvcc() -> bool:
+    try:
+        find_nvcc()
+    except TdcError:
+        return False
+    return True
 
 
 def _has_plugin() -> bool:

@@ -28,6 +28,7 @@ NOTHING: dict[str, Any] = {
     "hardware_compatibility": None,
     "refit": False,
     "library_tactics": True,
+    "plugin_mode": None,
 }
 
 
@@ -80,6 +81,7 @@ def test_options_that_were_given() -> None:
         ("workspace_mib", float("nan"), "--workspace is nan"),
         ("optimization_level", 6, "level is 6"),
         ("hardware_compatibility", "hopper", "'hopper'"),
+        ("plugin_mode", "inside", "--plugin-mode is 'inside'"),
     ],
 )
 def test_impossible_values(field: str, value: Any, message: str) -> None:
@@ -100,6 +102,20 @@ def test_what_an_old_tensorrt_lacks(options: EngineOptions, flag: str) -> None:
         options.check_version((8, 5))
     options.check_version((8, 6))
     options.check_version((11, 0))
+
+
+def test_embedded_kernels_want_a_newer_one() -> None:
+    options = EngineOptions(plugin_mode="embedded")
+    with pytest.raises(TdcError, match=r"--plugin-mode embedded with TensorRT 10\.8") as caught:
+        options.check_version((10, 8))
+    assert caught.value.expected == "TensorRT 10.9 or newer"
+    options.check_version((10, 9))
+
+
+def test_naming_the_default_plugin_mode_asks_for_an_engine() -> None:
+    assert engine_options.parse(**{**NOTHING, "plugin_mode": "library"}) == EngineOptions()
+    given = engine_options.parse(**{**NOTHING, "plugin_mode": "embedded"})
+    assert given == EngineOptions(plugin_mode="embedded")
 
 
 GRAPH = network(small_cnn(batch="n")).graph
@@ -177,6 +193,21 @@ def test_each_missing_thing_is_named_and_nothing_else(
             requirements.check_engine_builds(Path("a.onnx"), Path("b.engine"))
     else:
         requirements.check_engine_builds(Path("a.onnx"), Path("b.engine"))
+
+
+def test_embedded_kernels_want_nvcc_and_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, True, [90], plugin=False)
+    monkeypatch.setattr(requirements, "find_nvcc", lambda: "nvcc")
+    engine: Any = (Path("a.onnx"), Path("b.engine"), [], "embedded")
+    requirements.check_engine_builds(*engine)
+
+    def missing() -> str:
+        raise TdcError("no CUDA compiler")
+
+    monkeypatch.setattr(requirements, "find_nvcc", missing)
+    with pytest.raises(TdcError, match="missing: nvcc, which compiles") as caught:
+        requirements.check_engine_builds(*engine)
+    assert str(caught.value.expected).startswith("TensorRT 10.9 to 11")
 
 
 @pytest.mark.parametrize(

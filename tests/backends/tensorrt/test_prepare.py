@@ -129,7 +129,7 @@ def test_tactics_are_those_that_all_gpus_of_the_level_run(monkeypatch: pytest.Mo
 
 
 def test_a_shape_that_is_not_known_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tdc_deploy.backends.tensorrt.prepare.infer_shapes", lambda *_: {})
+    monkeypatch.setattr("tdc_deploy.backends.tensorrt.fused_layers.infer_shapes", lambda *_: {})
     with pytest.raises(
         TdcError, match=r"the shape of 'x', the input of 'a\.last', does not follow"
     ):
