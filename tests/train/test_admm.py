@@ -81,7 +81,7 @@ def test_the_updates_come_in_the_authors_order() -> None:
                 gradient = RHO * (w[name] - z[name] + u[name])
                 assert relative(gradient_of(weight), gradient) <= SAME
                 with torch.no_grad():
-                    weight -= 0.3 * gradient_of(weight)
+                    weight.sub_(0.3 * gradient_of(weight))
                 w[name] = w[name] - 0.3 * gradient
 
 
@@ -192,7 +192,7 @@ def run(admm: Admm, weight: nn.Parameter, epochs: int) -> None:
             weight.grad = None
             admm.penalty().backward()
             with torch.no_grad():
-                weight -= 0.2 * gradient_of(weight) + 0.05 * weight.sin()
+                weight.sub_(0.2 * gradient_of(weight) + 0.05 * weight.sin())
 
 
 def test_a_resumed_run_is_bit_for_bit_the_same() -> None:

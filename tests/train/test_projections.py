@@ -154,7 +154,7 @@ def test_no_feasible_perturbation_of_the_answer_is_nearer(
     found = TuckerProjection(ranks)(weight)
     distance = float((weight - found).norm())
     for other in feasible_neighbours(found, ranks):
-        # HOOI stops a little before its optimum: 2e-4 of the squared distance.
+        # The sweeps stop a little before the optimum.
         assert distance <= (1 + 1e-4) * float((weight - other).norm())
 
 
@@ -212,11 +212,13 @@ def test_tensor_train_is_no_farther_than_tt_svd_and_feasible(spectrum: str) -> N
     project = TensorTrainProjection(first=8, second=6)
     found = project(weight)
     usual = tt_svd(weight, 8, 6)
-    assert float((weight - found).norm()) <= float((weight - usual).norm()) * (1 + 1e-9)
+    # The sweeps stop where they gain 5e-4 of the squared distance.
+    assert float((weight - found).norm()) <= 1.001 * float((weight - usual).norm())
     # What TT-SVD finds is in the set: it stays where it is.
     assert relative(project(usual), usual) <= EXACT64
     assert relative(tt_svd(found, 8, 6), found) <= EXACT64
-    assert relative(project.near(weight, found), found) <= 0.05
+    warm = project.near(weight, found)
+    assert float((weight - warm).norm()) <= 1.001 * float((weight - found).norm())
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ class TensorTrainProjection:
     """Kernels [M, C, kh, kw] whose tensor [M, kh·kw, C] has tensor-train ranks (first, second).
 
     A train of three cores bounds the ranks of the same two unfoldings as Tucker-2, so the sets are one:
-    r_out = first, r_in = second. Its projection is therefore Tucker-2's, which is never farther than
-    the TT-SVD (Oseledets, SIAM J. Sci. Comput. 2011) that is usual here.
+    r_out = first, r_in = second. Its projection is therefore Tucker-2's, which sweeps where the TT-SVD
+    (Oseledets, SIAM J. Sci. Comput. 2011) that is usual here stops.
     """
 
     first: int

@@ -11,12 +11,15 @@ from tdc_deploy.errors import TdcError
 from tdc_deploy.types import Ranks
 from tdc_train.projections.subspace import dominant, improved, range_of
 
-# From HOSVD; a sweep that takes less than this share off the squared distance is the last.
+# A sweep that takes less than this share off the squared distance is the last. What is left to gain is then
+# a few times as much, where a hundredth of the distance, two of its square, may be lost. A warm start is
+# one of many, each of which goes on from the last.
+TOLERANCE = 5e-4
+WARM_TOLERANCE = 4e-3
 SWEEPS = 20
-TOLERANCE = 2e-4
 
-# From the last projection. Where these do not get there, HOSVD is the better start.
-WARM_SWEEPS = 4
+# Steps of subspace iteration on each unfolding before the first sweep: HOSVD, but for rounding and ties.
+HOSVD_STEPS = 2
 
 # Squared distances below this share of the kernel's energy are rounding.
 ROUNDING = 1e-7
@@ -28,7 +31,7 @@ class TuckerProjection:
 
     A rank at or above its channels is no constraint; with one such the answer is the truncated SVD of
     the other unfolding, exact. With two there is no closed form: HOSVD, then HOOI until it stands still
-    (De Lathauwer et al., SIAM J. Matrix Anal. Appl. 2000), with a subspace iteration for each SVD.
+    (De Lathauwer et al., SIAM J. Matrix Anal. Appl. 2000), with subspace iterations for the SVDs.
     """
 
     ranks: Ranks
@@ -48,7 +51,7 @@ class TuckerProjection:
 
     @torch.no_grad()
     def near(self, weight: Tensor, start: Tensor) -> Tensor:
-        """The nearest kernel found from the subspaces of `start`, or from HOSVD if they are far.
+        """The nearest kernel found from the subspaces of `start`.
 
         Raises:
             TdcError: the weight is no kernel.
@@ -90,33 +93,37 @@ def _one_sided(kernel: Tensor, r_out: int, r_in: int) -> Tensor:
 
 def _two_sided(kernel: Tensor, r_out: int, r_in: int, near: Tensor | None) -> Tensor:
     m, _, c = kernel.shape
-    if near is not None:
-        left = range_of(near.reshape(m, -1), r_out)
-        right = range_of(near.reshape(-1, c).T, r_in)
-        left, right, settled = _alternate(kernel, left, right, WARM_SWEEPS)
-    if near is None or not settled:
-        left = dominant(kernel.reshape(m, -1), r_out)
-        right = dominant(kernel.reshape(-1, c).T, r_in)
-        left, right, _ = _alternate(kernel, left, right, SWEEPS)
+    start = kernel if near is None else near
+    left = range_of(start.reshape(m, -1), r_out)
+    right = range_of(start.reshape(-1, c).T, r_in)
+    if near is None:
+        for _ in range(HOSVD_STEPS):
+            left = improved(kernel.reshape(m, -1), left)
+            right = improved(kernel.reshape(-1, c).T, right)
+    tolerance = TOLERANCE if near is None else WARM_TOLERANCE
+    left, right = _alternate(kernel, left, right, tolerance)
     inside = kernel.reshape(-1, c) @ right
     core = left.T @ inside.reshape(m, -1)
     return (left @ core).reshape(-1, right.shape[1]) @ right.T
 
 
 def _alternate(
-    kernel: Tensor, left: Tensor, right: Tensor, sweeps: int
-) -> tuple[Tensor, Tensor, bool]:
-    """HOOI: each basis in turn the best for the other one; whether the distance stood still."""
+    kernel: Tensor, left: Tensor, right: Tensor, tolerance: float
+) -> tuple[Tensor, Tensor]:
+    """HOOI: each basis in turn the best for the other one, until the distance stands still."""
     m, _, c = kernel.shape
-    total = float(kernel.square().sum(dtype=torch.float64))
-    before = total
-    for _ in range(sweeps):
-        left = improved((kernel.reshape(-1, c) @ right).reshape(m, -1), left)
+    total = _energy(kernel)
+    for _ in range(SWEEPS):
+        inside = (kernel.reshape(-1, c) @ right).reshape(m, -1)
+        before = total - _energy(left.T @ inside)
+        left = improved(inside, left)
         reduced = (left.T @ kernel.reshape(m, -1)).reshape(-1, c)
         right = improved(reduced.T, right)
-        kept = float((reduced @ right).square().sum(dtype=torch.float64))
-        after = total - kept
-        if before - after <= max(TOLERANCE * after, ROUNDING * total):
-            return left, right, True
-        before = after
-    return left, right, False
+        after = total - _energy(reduced @ right)
+        if before - after <= max(tolerance * after, ROUNDING * total):
+            break
+    return left, right
+
+
+def _energy(tensor: Tensor) -> float:
+    return float(tensor.square().sum(dtype=torch.float64))
