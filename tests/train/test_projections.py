@@ -126,6 +126,29 @@ def test_a_bad_start_does_no_harm(start: str) -> None:
     assert float((weight - found).norm()) <= 1.01 * float((weight - project(weight)).norm())
 
 
+def test_what_the_start_is_orthogonal_to_is_found() -> None:
+    # Two blocks that share no channel, and a start within the weak one: without directions from
+    # outside, each sweep would stay there.
+    weight = torch.zeros(24, 24, 3, 3)
+    weight[:12, :12] = kernel((12, 12, 3, 3), "decaying", torch.float32)
+    start = torch.zeros_like(weight)
+    start[12:, 12:] = kernel((12, 12, 3, 3), "decaying", torch.float32, seed=2)
+    weight += 0.1 * start
+    project = TuckerProjection(Ranks(3, 4))
+    found = project.near(weight, project(start))
+    assert float((weight - found).norm()) <= 1.01 * float((weight - project(weight)).norm())
+
+
+def test_small_singular_values_are_told_apart() -> None:
+    # A Gram matrix in float32 knows none below 3e-4 of the largest.
+    torch.manual_seed(0)
+    left, right = (torch.linalg.qr(torch.randn(n, 12, dtype=torch.float64))[0] for n in (12, 30))
+    values = torch.logspace(0, -5, 12, dtype=torch.float64)
+    weight = ((left * values) @ right.T).float()
+    distance = float((weight - SvdProjection(8)(weight)).norm())
+    assert distance <= 1.01 * float(values[8:].norm())
+
+
 def feasible_neighbours(answer: Any, ranks: Ranks, count: int = 200) -> Any:
     """Members of the Tucker set around a member, at distances from 1e-4 to 1 of its size."""
     values = answer.double()

@@ -63,7 +63,8 @@ def export_onnx(
 
     Args:
         input_shape: [N, C, H, W] of the one input.
-        opset: 13 to 20, by both exporters.
+        opset: 13 to 20. The dynamo exporter writes 18 and newer; onnx's converter lowers that where it can,
+            to 17 for the operators of CNNs.
         open_batch: N may then be any size in the file.
         accuracy: what the model was measured to have, for the record.
 
@@ -147,7 +148,7 @@ def _by_torchscript(
         input_names=names[0],
         output_names=names[1],
         dynamic_axes=axes,
-        # Its own folding of BatchNorm renames the weights, by which the layers are told.
+        # Its own folding of BatchNorm renames the weights, which tell the layers most surely.
         training=torch.onnx.TrainingMode.PRESERVE,
     )
     return onnx.load_from_string(buffer.getvalue())
@@ -200,7 +201,6 @@ def _metadata(model: nn.Module, accuracy: float | None) -> dict[str, str]:
 
 def _lowered(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """The model at an opset that it may be newer than, and at the IR version that came with it."""
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
     if _opset_of(model) > opset:
         for node in model.graph.node:
             # It has its default here, and onnx's converter leaves it behind where it is unknown.
@@ -213,7 +213,6 @@ def _lowered(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
                 fix="use the torchscript exporter, or a newer opset",
             ) from error
     model.ir_version = onnx.helper.find_min_ir_version_for(list(model.opset_import))
-    onnx.helper.set_model_props(model, metadata)
     return model
 
 
