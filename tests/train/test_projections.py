@@ -143,10 +143,11 @@ def test_small_singular_values_are_told_apart() -> None:
     # A Gram matrix in float32 knows none below 3e-4 of the largest.
     torch.manual_seed(0)
     left, right = (torch.linalg.qr(torch.randn(n, 12, dtype=torch.float64))[0] for n in (12, 30))
-    values = torch.logspace(0, -5, 12, dtype=torch.float64)
+    values = torch.logspace(0, -5.5, 12, dtype=torch.float64)
     weight = ((left * values) @ right.T).float()
-    distance = float((weight - SvdProjection(8)(weight)).norm())
-    assert distance <= 1.01 * float(values[8:].norm())
+    distance = float((weight - SvdProjection(10)(weight)).norm())
+    # The weight itself is rounded to 1e-7, which is a hundredth of this.
+    assert distance <= 1.05 * float(values[10:].norm())
 
 
 def feasible_neighbours(answer: Any, ranks: Ranks, count: int = 200) -> Any:

@@ -18,8 +18,11 @@ TOLERANCE = 5e-4
 WARM_TOLERANCE = 4e-3
 SWEEPS = 20
 
-# Steps of subspace iteration on each unfolding before the first sweep: HOSVD, but for rounding and ties.
+# Steps of subspace iteration on each whole unfolding before the first sweep. From nothing they make HOSVD, but
+# for rounding and ties. From the last projection one is enough: a sweep sees only what the other basis
+# lets through, and could not leave a start that misses a part of the kernel.
 HOSVD_STEPS = 2
+WARM_STEPS = 1
 
 # Squared distances below this share of the kernel's energy are rounding.
 ROUNDING = 1e-7
@@ -96,10 +99,9 @@ def _two_sided(kernel: Tensor, r_out: int, r_in: int, near: Tensor | None) -> Te
     start = kernel if near is None else near
     left = range_of(start.reshape(m, -1), r_out)
     right = range_of(start.reshape(-1, c).T, r_in)
-    if near is None:
-        for _ in range(HOSVD_STEPS):
-            left = improved(kernel.reshape(m, -1), left)
-            right = improved(kernel.reshape(-1, c).T, right)
+    for _ in range(HOSVD_STEPS if near is None else WARM_STEPS):
+        left = improved(kernel.reshape(m, -1), left)
+        right = improved(kernel.reshape(-1, c).T, right)
     tolerance = TOLERANCE if near is None else WARM_TOLERANCE
     left, right = _alternate(kernel, left, right, tolerance)
     inside = kernel.reshape(-1, c) @ right
