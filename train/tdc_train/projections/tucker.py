@@ -18,9 +18,9 @@ TOLERANCE = 5e-4
 WARM_TOLERANCE = 4e-3
 SWEEPS = 20
 
-# Steps of subspace iteration on each whole unfolding before the first sweep. From nothing they make HOSVD, but
-# for rounding and ties. From the last projection one is enough: a sweep sees only what the other basis
-# lets through, and could not leave a start that misses a part of the kernel.
+# Steps of subspace iteration on each whole unfolding before the first sweep. From nothing, two come near
+# HOSVD. From the last projection one is enough: a sweep sees only what the other basis lets through, and
+# could not leave a start that misses a part of the kernel.
 HOSVD_STEPS = 2
 WARM_STEPS = 1
 
