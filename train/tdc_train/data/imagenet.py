@@ -120,9 +120,7 @@ def _crop(size: tuple[int, int], draws: list[float]) -> tuple[float, float, floa
 
 def _listed(folder: Path) -> tuple[list[tuple[Path, int]], list[str]]:
     if not folder.is_dir():
-        raise TdcError(
-            f"no folder {folder}", expected=f"images as {folder}/<class>/<image>.JPEG"
-        )
+        raise TdcError(f"no folder {folder}", expected=f"images as {folder}/<class>/<image>.JPEG")
     classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     files = []
     for number, name in enumerate(classes):

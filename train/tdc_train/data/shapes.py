@@ -25,9 +25,9 @@ SHAPES = 5
 BLOCK = 500
 DISTRACTORS = 4
 # Shares of the full scale of brightness.
-NOISE = 0.22
-LEAST_CONTRAST = 0.22
-RADII = (6.0, 11.0)
+NOISE = 0.10
+LEAST_CONTRAST = 0.25
+RADII = (6.5, 11.5)
 DISTRACTOR_RADII = (2.5, 5.0)
 
 
@@ -95,7 +95,9 @@ class _Look:
     dark: Array
 
 
-def _look(draw: _Draw, classes: NDArray[np.int64], radii: tuple[float, float], room: float) -> _Look:
+def _look(
+    draw: _Draw, classes: NDArray[np.int64], radii: tuple[float, float], room: float
+) -> _Look:
     n = len(classes)
     middle = (SIDE - 1) / 2
     light = draw.uniform(0.0, 1.0, n, 3)
@@ -135,8 +137,10 @@ def _background(draw: _Draw) -> Array:
     base = draw.uniform(0.1, 0.9, BLOCK, 3, 1, 1)
     slope = draw.uniform(-0.4, 0.4, BLOCK, 3, 2, 1, 1)
     row, column = _grid()
-    return base + slope[:, :, 0] * (row / SIDE - np.float32(0.5)) + slope[:, :, 1] * (
-        column / SIDE - np.float32(0.5)
+    return (
+        base
+        + slope[:, :, 0] * (row / SIDE - np.float32(0.5))
+        + slope[:, :, 1] * (column / SIDE - np.float32(0.5))
     )
 
 
@@ -150,7 +154,9 @@ def _paint(image: Array, look: _Look) -> None:
     row, column = _grid()
     y, x = row - look.row, column - look.column
     cosine, sine = look.turn
-    inside = _inside(look.shape, (cosine * x + sine * y) / look.radius, (cosine * y - sine * x) / look.radius)
+    inside = _inside(
+        look.shape, (cosine * x + sine * y) / look.radius, (cosine * y - sine * x) / look.radius
+    )
     cover = np.clip(inside * look.radius + np.float32(0.5), 0, 1)[:, None]
     cosine, sine = look.grain
     waves = [

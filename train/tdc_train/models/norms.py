@@ -14,9 +14,7 @@ GROUPS = 8
 
 def _group_norm(channels: int) -> nn.Module:
     if channels % GROUPS:
-        raise TdcError(
-            f"norm 'group' with {channels} channels", expected=f"a multiple of {GROUPS}"
-        )
+        raise TdcError(f"norm 'group' with {channels} channels", expected=f"a multiple of {GROUPS}")
     return nn.GroupNorm(GROUPS, channels)
 
 

@@ -49,7 +49,9 @@ def make_model(name: str, **options: Any) -> nn.Module:
     try:
         model = maker(**options)
     except (TypeError, ValueError) as error:
-        raise TdcError(f"model {name!r} with {options}: {error}", fix="mend [model.options]") from error
+        raise TdcError(
+            f"model {name!r} with {options}: {error}", fix="mend [model.options]"
+        ) from error
     if not isinstance(model, nn.Module):
         raise TdcError(f"{name} makes {type(model).__name__}", expected="a torch.nn.Module")
     return model
@@ -63,7 +65,9 @@ def _imported(name: str) -> Callable[..., nn.Module]:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise TdcError(f"model {name!r}: {error}", expected="module:factory that can be imported") from None
+        raise TdcError(
+            f"model {name!r}: {error}", expected="module:factory that can be imported"
+        ) from None
     if not callable(found):
         raise TdcError(f"{name} is no function", expected="module:factory")
     factory: Callable[..., nn.Module] = found

@@ -30,9 +30,7 @@ class Regulariser(Protocol):
 class Loss(Protocol):
     """What a batch costs, such as cross-entropy or distillation."""
 
-    def __call__(
-        self, model: nn.Module, images: Tensor, targets: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, model: nn.Module, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The mean loss over the batch, a scalar, and the logits [N, classes].
 
         Args:
