@@ -16,6 +16,7 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")],
     exporter: Annotated[str, typer.Option(help="torchscript or dynamo.")] = "torchscript",
     opset: Annotated[int, typer.Option(help="ONNX opset; 17 for old TensorRT.")] = 17,
+    batch: Annotated[int, typer.Option(help="Images per call; 0: any number.")] = 1,
     inputs: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Also write validation images and labels here (.npz), for tdc-deploy."),
@@ -30,7 +31,14 @@ def export(
 
     out = Output(as_json, quiet)
     file = write_onnx(
-        model, output, exporter=exporter, opset=opset, inputs=inputs, samples=samples, data=data
+        model,
+        output,
+        exporter=exporter,
+        opset=opset,
+        batch=batch,
+        inputs=inputs,
+        samples=samples,
+        data=data,
     )
     out.json({"checkpoint": str(file), "onnx": str(output), "inputs": inputs and str(inputs)})
     out.text(f"{output} from {file}")

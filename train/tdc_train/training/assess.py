@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,7 @@ def assess(
         raise TdcError(f"split {split!r}", expected=f"one of {', '.join(SPLITS)}")
     if threads:
         torch.set_num_threads(threads)
-    file, model, recipe = _loaded(path)
+    file, model, recipe, _ = _loaded(path)
     found = _data(recipe, data)
     images: ImageSet = getattr(found, split)
     with joined(device) as world:
@@ -95,6 +96,7 @@ def write_onnx(
     *,
     exporter: str = "torchscript",
     opset: int = 17,
+    batch: int = 1,
     inputs: Path | None = None,
     samples: int = 256,
     data: Path | None = None,
@@ -102,6 +104,7 @@ def write_onnx(
     """Export a run's best model, or a checkpoint; returns the checkpoint.
 
     Args:
+        batch: images per call; 0: any number.
         inputs: where to write validation images under `image` and classes under `labels` (.npz), for
             tdc-deploy.
         samples: how many of them at most.
@@ -111,21 +114,34 @@ def write_onnx(
     """
     from tdc_train.export import export_onnx
 
+    if batch < 0 or samples < 1:
+        raise TdcError(
+            f"batch {batch}, samples {samples}", expected="batch 0 or more, samples 1 or more"
+        )
     for target in filter(None, (output, inputs)):
         check_writable(target)
-    file, model, recipe = _loaded(path)
+    file, model, recipe, figures = _loaded(path)
     found = _data(recipe, data)
     if inputs is not None:
         write_whole({inputs: _samples(found.val, samples)})
-    export_onnx(model.eval(), output, found.shape, opset=opset, exporter=exporter)
+    export_onnx(
+        model,
+        output,
+        (batch or 1, *found.shape),
+        opset,
+        exporter,  # type: ignore[arg-type]
+        open_batch=batch == 0,
+        input_name=INPUT,
+        accuracy=figures.get("val_accuracy"),
+    )
     return file
 
 
-def _loaded(path: Path) -> tuple[Path, nn.Module, Recipe]:
+def _loaded(path: Path) -> tuple[Path, nn.Module, Recipe, dict[str, float]]:
     file = find_checkpoint(path)
     checkpoint = read_checkpoint(file)
     recipe = recipe_from(checkpoint.recipe, "the checkpoint's recipe")
-    return file, rebuilt(checkpoint), recipe
+    return file, rebuilt(checkpoint), recipe, checkpoint.figures
 
 
 def _data(recipe: Recipe, root: Path | None) -> Data:
@@ -134,11 +150,9 @@ def _data(recipe: Recipe, root: Path | None) -> Data:
 
 
 def _samples(images: ImageSet, count: int) -> bytes:
-    import io
-
     buffer = io.BytesIO()
     pixels, labels = images.batch(torch.arange(min(count, len(images))))
-    np.savez_compressed(buffer, image=pixels.contiguous().numpy(), labels=labels.numpy())
+    np.savez_compressed(buffer, **{INPUT: pixels.contiguous().numpy(), "labels": labels.numpy()})
     return buffer.getvalue()
 
 

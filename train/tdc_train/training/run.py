@@ -111,6 +111,9 @@ def _prepare(recipe: Recipe, folder: Path, resume: bool, warn: Warn) -> Checkpoi
             f"{folder} was begun with another recipe: {_difference(found.recipe, recipe_to(recipe))}",
             fix=f"resume with the same recipe and --set (see {folder / RECIPE_NAME})",
         )
+    for part in folder.rglob(".*.part"):
+        # What a killed run was writing.
+        part.unlink()
     write_whole({folder / RECIPE_NAME: (dumps(recipe_to(recipe)) + "\n").encode()})
     return found
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tdc_deploy.errors import TdcError
 from tdc_deploy.plan_file import LayerChoice, Plan, plan_from_json
+from tdc_deploy.tucker import Factors
 from tdc_deploy.types import Candidate, Ranks
 from tdc_train.recipe import RanksSpec, StageSpec
 from tdc_train.training.losses import CrossEntropy
@@ -73,9 +74,26 @@ def initialised(model: nn.Module, plan: Plan, init: str, batches: Sequence[Tenso
 
     if init != "data-aware":
         return apply_plan(model, plan, init=init)  # type: ignore[arg-type]
-    from tdc_train.data_aware import data_aware_factors
+    return apply_plan(model, plan, _data_aware(model, plan, batches))
 
-    return apply_plan(model, plan, data_aware_factors(model, plan, batches))
+
+def _data_aware(model: nn.Module, plan: Plan, batches: Sequence[Tensor]) -> dict[str, Factors]:
+    from tdc_deploy.tucker.data_aware import data_aware_decompose
+
+    from tdc_train.conversion import selection_of
+    from tdc_train.statistics import patch_moments
+
+    chosen = selection_of(model, plan)
+    moments = patch_moments(model, list(chosen), batches)
+    factors = {}
+    for path, candidate in chosen.items():
+        weight = cast(Tensor, model.get_submodule(path).weight).detach().cpu().double().numpy()
+        # A linear layer is a convolution of one pixel.
+        kernel = weight.reshape(*weight.shape[:2], *(weight.shape[2:] or (1, 1)))
+        moment = moments[path].cpu().double().numpy()
+        assert candidate.ranks is not None
+        factors[path] = data_aware_decompose(kernel, moment, candidate.form, candidate.ranks)
+    return factors
 
 
 def admm_regulariser(spec: StageSpec, model: nn.Module, plan: Plan, steps: int) -> Regulariser:
