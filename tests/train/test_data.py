@@ -12,11 +12,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tdc_deploy.errors import TdcError
 from tdc_train.data.base import DRAWS, Data, ImageSet
 from tdc_train.data.registry import make_data
 from tdc_train.data.shapes import generate
 from tdc_train.data.tensors import Augment, TensorSet
+
+from tdc_deploy.errors import TdcError
 
 # Of the first 600 images and classes of seed 0's training part: the same on every machine.
 SHAPES_SHA256 = "893bc66b7e30366020e9b0d79327720954ca83ddae9af75dc0cd76df8d65cb57"
@@ -154,8 +155,11 @@ def test_cifar10_is_read_from_its_folder_or_the_one_above(tmp_path: Path) -> Non
 
 def test_cifar100_has_fine_classes(tmp_path: Path) -> None:
     for name in ("train", "test"):
-        data = np.zeros((5, 3072), np.uint8)
-        content = {b"data": data, b"fine_labels": [99] * 5, b"coarse_labels": [1] * 5}
+        content = {
+            b"data": np.zeros((5, 3072), np.uint8),
+            b"fine_labels": [99] * 5,
+            b"coarse_labels": [1] * 5,
+        }
         (tmp_path / name).write_bytes(pickle.dumps(content))
     data = make_data("cifar100", str(tmp_path), {"val": 1})
     assert data.classes == 100
@@ -242,13 +246,13 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
 
 def test_missing_parts_of_imagenet_are_named(tmp_path: Path) -> None:
     pytest.importorskip("PIL")
-    with pytest.raises(TdcError, match="no folder .*train"):
+    with pytest.raises(TdcError, match=r"no folder .*train"):
         make_data("imagenet", str(tmp_path))
     (tmp_path / "train").mkdir()
     with pytest.raises(TdcError, match="no class folders"):
         make_data("imagenet", str(tmp_path))
     (tmp_path / "train" / "n01").mkdir()
-    with pytest.raises(TdcError, match="no images in .*n01"):
+    with pytest.raises(TdcError, match=r"no images in .*n01"):
         make_data("imagenet", str(tmp_path))
     write_imagenet(tmp_path / "other", ("n01", "n03"))
     write_imagenet(tmp_path / "good")

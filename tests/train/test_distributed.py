@@ -13,18 +13,20 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch import Tensor, nn
-
-from tdc_deploy.errors import TdcError
 from tdc_train.training.checkpoint import read_checkpoint
 from tdc_train.training.distributed import World, joined
 from tdc_train.training.evaluate import score
 from tdc_train.training.order import Moment, epoch_batches
 from tdc_train.training.run import fit
+from torch import Tensor, nn
+
+from tdc_deploy.errors import TdcError
 from tests.train.tiny import TINY_DATA, tiny
 
 # Dropout draws on each process for itself.
-PLAIN = {"model": {"name": "tests.train.tiny:TinyNet", "options": {"norm": "group", "dropout": 0.0}}}
+PLAIN = {
+    "model": {"name": "tests.train.tiny:TinyNet", "options": {"norm": "group", "dropout": 0.0}}
+}
 EPOCHS = 3
 
 # Sums of the same float32 terms in another order (a gradient as the mean of two means), 1e-7 each, which
@@ -121,7 +123,7 @@ def test_the_parts_of_a_batch_are_the_batch() -> None:
     assert whole[0].tolist() != other.tolist()
 
 
-def test_scores_are_summed(tmp_path: Path) -> None:
+def test_scores_are_summed() -> None:
     from tdc_train.data.registry import make_data
 
     images = make_data("shapes", None, TINY_DATA).val

@@ -8,12 +8,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch import nn
-
-from tdc_deploy.errors import TdcError
 from tdc_train.models.registry import MODELS, make_model
 from tdc_train.models.weights import load_weights
 from tdc_train.training.evaluate import macs, parameters
+from torch import nn
+
+from tdc_deploy.errors import TdcError
 
 # torchvision's documentation lists these ("num_params").
 PARAMETERS = {
@@ -139,15 +139,17 @@ def test_a_block_by_hand() -> None:
     torch.manual_seed(0)
     model = make_model("resnet20").eval()
     block = model.get_submodule("layer2.0")
+    conv1, bn1, conv2, bn2 = (block.get_submodule(n) for n in ("conv1", "bn1", "conv2", "bn2"))
     x = torch.randn(1, 16, 8, 8)
-    y = torch.relu(block.bn1(block.conv1(x)))
-    y = block.bn2(block.conv2(y))
+    y = bn2(conv2(torch.relu(bn1(conv1(x)))))
     y[:, :16] += x[:, :, ::2, ::2]
     with torch.no_grad():
         assert torch.equal(block(x), torch.relu(y))
 
 
-def test_weights_load_with_the_prefix_of_several_gpus_and_old_densenet_names(tmp_path: Path) -> None:
+def test_weights_load_with_the_prefix_of_several_gpus_and_old_densenet_names(
+    tmp_path: Path,
+) -> None:
     torch.manual_seed(0)
     model = make_model("densenet121", num_classes=3)
     old = {

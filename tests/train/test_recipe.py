@@ -9,9 +9,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tdc_deploy.errors import TdcError
 from tdc_train.models.registry import make_model
 from tdc_train.recipe_file import read_recipe, recipe_from, recipe_to, shipped_recipes
+
+from tdc_deploy.errors import TdcError
 
 SMALL = """
 seed = 3
@@ -85,7 +86,7 @@ def test_changes_reach_every_section(tmp_path: Path) -> None:
         ("stages.dense.name=finetune", "two stages named"),
         ("stages.dense.name=a/b", "name for a file"),
         ("stages.finetune.kind=admm", "'admm' without ranks"),
-        ("stages.finetune.kind=slices", "slices of a dense model"),
+        ("stages.finetune.kind=slices", "slices without a teacher"),
         ("stages=[]", "without stages"),
         ("stages=3", "stages of .* is 3"),
         ("seed=-1", "seed is -1"),
@@ -95,6 +96,12 @@ def test_changes_reach_every_section(tmp_path: Path) -> None:
 def test_what_is_wrong_is_said(tmp_path: Path, change: str, message: str) -> None:
     with pytest.raises(TdcError, match=message):
         read_recipe(write(tmp_path, SMALL), [change])
+
+
+def test_slices_need_a_decomposed_model(tmp_path: Path) -> None:
+    changes = ["stages.finetune.distill.teacher=dense", "stages.finetune.kind=slices"]
+    with pytest.raises(TdcError, match="slices of a dense model"):
+        read_recipe(write(tmp_path, SMALL), changes)
 
 
 def test_files_that_are_no_recipes(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tdc_train.data import registry
+from tdc_train.data.shapes import generate
 from tdc_train.recipe import Recipe
 from tdc_train.training import loop
 from tdc_train.training.checkpoint import read_checkpoint
@@ -56,7 +57,7 @@ def same(a: Any, b: Any) -> bool:
 @pytest.fixture(scope="module", autouse=True)
 def _generated_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "generate", cache(registry.generate))
+        patch.setattr(registry, "generate", cache(generate))
         yield
 
 
@@ -120,7 +121,7 @@ def test_killed_before_any_renaming_of_a_file(whole: dict[str, Any], tmp_path: P
         if killed_fit(folder, RECIPE, call, Path, "replace") == 0:
             break
         kills += 1
-        assert in_child(lambda folder=folder: fit(RECIPE, folder, resume=True)) == 0
+        assert in_child(partial(fit, RECIPE, folder, resume=True)) == 0
         assert same(content(folder), whole), f"killed at renaming {call}"
         assert not list(folder.rglob(".*"))
     # In each of three epochs the last checkpoint, in two or three steps, and the log, and what was best.

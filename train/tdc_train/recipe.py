@@ -14,7 +14,6 @@ Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["cosine", "step", "constant"]
 Distillation = Literal["none", "hard", "soft", "feature"]
 Init = Literal["hosvd", "hooi", "data-aware"]
-Set = Literal["tucker", "tensor-train"]
 # Kinds of stages that need to be told ranks.
 PLANNED = ("admm", "decompose")
 
@@ -173,14 +172,12 @@ class RanksSpec:
 
 @dataclass(frozen=True)
 class AdmmSpec:
-    """ADMM's ρ, or 0 for one scaled to the number of steps; the constraint set."""
+    """ADMM's ρ, or 0 for one scaled to the number of steps. The plan's forms are the sets."""
 
     rho: float = 0.0
-    set: Set = "tucker"
 
     def __post_init__(self) -> None:
         check_number("rho", self.rho)
-        _choice("set", self.set, Set)
 
 
 @dataclass(frozen=True)
@@ -246,6 +243,8 @@ class StageSpec:
             raise TdcError(
                 f"warmup of {self.schedule.warmup} epochs", expected=f"at most {self.epochs}"
             )
+        if self.kind == "slices" and not self.distill.teacher:
+            raise TdcError("slices without a teacher", expected="teacher in [stages.distill]")
         if self.mixup and self.distill.name != "none":
             raise TdcError("mixup and distillation", expected="one of them in a stage")
 

@@ -44,7 +44,7 @@ def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
 def shipped_recipes() -> dict[str, str]:
     """Name → first comment line of each recipe that comes with the package."""
     found = {}
-    for entry in sorted(resources.files("tdc_train").joinpath("recipes").iterdir(), key=str):
+    for entry in sorted((resources.files("tdc_train") / "recipes").iterdir(), key=str):
         if entry.name.endswith(".toml"):
             first = entry.read_text(encoding="utf-8").partition("\n")[0]
             found[entry.name.removesuffix(".toml")] = first.lstrip("# ")
@@ -59,7 +59,7 @@ def recipe_text(name: str) -> str:
     """
     if name not in (known := shipped_recipes()):
         raise TdcError(f"no recipe {name!r}", expected=f"one of {', '.join(known)}")
-    entry = resources.files("tdc_train").joinpath("recipes", f"{name}.toml")
+    entry = resources.files("tdc_train") / "recipes" / f"{name}.toml"
     return entry.read_text(encoding="utf-8")
 
 

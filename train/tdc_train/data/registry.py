@@ -28,12 +28,12 @@ def shapes(seed: int = 0, train: int = 5000, val: int = 1000, test: int = 10000)
     """The generated set of `tdc_train.data.shapes`."""
     if min(train, val, test) < 1:
         raise TdcError(f"shapes: {train}, {val}, {test} images", expected="at least 1 in each part")
-    parts = []
+    parts: list[TensorSet] = []
     for split, count in enumerate((train, val, test)):
         images, labels = (torch.from_numpy(array) for array in generate(count, seed, split))
         augment = Augment(shift=3, flip=True) if split == 0 else None
         parts.append(TensorSet(images, labels, (0.5,) * 3, (0.25,) * 3, augment))
-    return Data(*parts, classes=CLASSES, shape=(3, SIDE, SIDE))
+    return Data(parts[0], parts[1], parts[2], CLASSES, (3, SIDE, SIDE))
 
 
 MADE: dict[str, Callable[..., Data]] = {"shapes": shapes, "digits": digits}

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+# float32; the types of NumPy lose that in a quotient.
+Array = NDArray[Any]
 
 SIDE = 32
 CLASSES = 10

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +80,10 @@ def assess(
     images: ImageSet = getattr(found, split)
     with joined(device) as world:
         model.to(world.device)
-        watch = _watcher(progress, f"{split} images")
         return Assessment(
             checkpoint=file,
             split=split,
-            score=score(model, images, world, watch),
+            score=score(model, images, world, partial(progress, f"{split} images")),
             macs=macs(model, found.shape),
             parameters=parameters(model),
         )
@@ -152,9 +151,6 @@ def _data(recipe: Recipe, root: Path | None) -> Data:
 def _samples(images: ImageSet, count: int) -> bytes:
     buffer = io.BytesIO()
     pixels, labels = images.batch(torch.arange(min(count, len(images))))
-    np.savez_compressed(buffer, **{INPUT: pixels.contiguous().numpy(), "labels": labels.numpy()})
+    arrays: dict[str, Any] = {INPUT: pixels.contiguous().numpy(), "labels": labels.numpy()}
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
-
-
-def _watcher(progress: Progress, what: str) -> Callable[[int, int], None]:
-    return lambda done, total: progress(what, done, total)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +222,7 @@ class _Run:
             what = f"{spec.name}, epoch {epoch + 1} of {spec.epochs}"
             figures = trainer.epoch(
                 Moment(self.recipe.seed, i, epoch),
-                lambda done, steps, what=what: self.progress(what, done, steps),
+                partial(self.progress, what),
             )
             last = epoch + 1 == spec.epochs
             if last and trainer.regulariser is not None:

@@ -15,7 +15,7 @@ from tdc_deploy.errors import TdcError
 from tdc_deploy.plan_file import LayerChoice, Plan, plan_from_json
 from tdc_deploy.tucker import Factors
 from tdc_deploy.types import Candidate, Ranks
-from tdc_train.recipe import RanksSpec, StageSpec
+from tdc_train.recipe import DistillSpec, RanksSpec, StageSpec
 from tdc_train.training.losses import CrossEntropy
 from tdc_train.training.protocols import Loss, Regulariser
 
@@ -103,8 +103,6 @@ def admm_regulariser(spec: StageSpec, model: nn.Module, plan: Plan, steps: int) 
     from tdc_train.projections.planned import planned_projections
 
     weights, projections = planned_projections(model, plan)
-    if spec.admm.set == "tensor-train":
-        raise TdcError("set is 'tensor-train'", expected="tucker")
     return Admm(weights, projections, spec.admm.rho or scaled_rho(steps))
 
 
@@ -127,3 +125,34 @@ def make_loss(spec: StageSpec, model: nn.Module, teacher: nn.Module | None) -> L
     if teacher is None:
         return CrossEntropy(spec.label_smoothing)
     return _distillation(spec.distill, spec.label_smoothing, model, teacher)
+
+
+def _distillation(
+    spec: DistillSpec, label_smoothing: float, model: nn.Module, teacher: nn.Module
+) -> Loss:
+    from tdc_train import distill
+
+    if spec.name == "hard":
+        return distill.HardDistillation(
+            teacher, weight=spec.weight, label_smoothing=label_smoothing
+        )
+    if spec.name == "soft":
+        return distill.SoftDistillation(
+            teacher,
+            weight=spec.weight,
+            temperature=spec.temperature,
+            label_smoothing=label_smoothing,
+        )
+    return distill.FeatureDistillation(
+        model, teacher, weight=spec.weight, label_smoothing=label_smoothing
+    )
+
+
+def sliced(
+    spec: StageSpec, model: nn.Module, teacher: nn.Module, batches: Sequence[Tensor]
+) -> nn.Module:
+    """The decomposed model, each slice fitted to the teacher's feature maps on the batches."""
+    from tdc_train.slices import distill_slices
+
+    distill_slices(model, teacher, batches, epochs=spec.epochs, lr=spec.optimizer.lr)
+    return model
