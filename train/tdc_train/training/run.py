@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -261,7 +262,7 @@ class _Run:
         if spec.init.re_estimate:
             re_estimate(model, batches)
         self.world.share(model)
-        self._keep(i, spec, model, {}, spec.epochs - 1, (-1.0, 0.0), None)
+        self._keep(i, spec, model, {}, 0, (-1.0, 0.0), None)
         return model
 
     def _images(self, i: int, spec: StageSpec) -> list[Tensor]:
@@ -291,7 +292,7 @@ class _Run:
         known = {"val_accuracy": found.accuracy, "val_loss": found.loss}
         row = {"stage": spec.name, "epoch": epoch + 1, **figures, **known}
         self.rows = [*self.rows, row]
-        done = epoch + 1 == spec.epochs
+        done = training is None or epoch + 1 == spec.epochs
         better = (found.accuracy, -found.loss) > best
         if better:
             best = (found.accuracy, -found.loss)
@@ -300,7 +301,7 @@ class _Run:
         checkpoint = Checkpoint(
             recipe=recipe_to(self.recipe),
             model=model.state_dict(),
-            plan=None if self.plan is None else plan_to_json(self.plan),
+            plan=None if self.plan is None else json.loads(dumps(plan_to_json(self.plan))),
             stage=i + done,
             epoch=0 if done else epoch + 1,
             training=None if done else training,
