@@ -28,6 +28,13 @@ class TinyNet(nn.Module):
         return self.fc(self.drop(x.mean((2, 3))))  # type: ignore[no-any-return]
 
 
+class FlatNet(nn.Sequential):
+    """A network that takes images of one size only, [N, 3, side, side] → [N, 10]."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(3 * side * side, 10))
+
+
 TINY_DATA = {"train": 64, "val": 32, "test": 32}
 
 
