@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F
 from tdc_train.recipe import OptimizerSpec, ScheduleSpec
+from tdc_train.training.ahead import read_ahead
 from tdc_train.training.ema import Ema
 from tdc_train.training.evaluate import macs, score, wilson
 from tdc_train.training.log import TensorBoard, write_csv
@@ -68,10 +69,10 @@ def test_ema_is_its_recursion() -> None:
         ema.update(model)
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step * 1.5
-    assert abs(float(ema.average["weight"]) - expected) <= CLOSE * abs(expected)
+    assert abs(ema.average["weight"].item() - expected) <= CLOSE * abs(expected)
     with ema.applied(model):
-        assert float(model.weight) == float(ema.average["weight"])
-    assert float(model.weight) == 19 * 1.5
+        assert model.weight.item() == ema.average["weight"].item()
+    assert model.weight.item() == 19 * 1.5
 
 
 def test_mixup_mixes_images_and_classes_alike() -> None:
@@ -130,6 +131,29 @@ def test_a_score_is_the_share_and_the_mean() -> None:
     assert found.right == int((logits.argmax(1) == labels).sum())
     assert abs(found.loss - float(F.cross_entropy(logits, labels))) <= CLOSE
     assert model.training
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3, 99])
+def test_batches_are_read_ahead_in_order(depth: int) -> None:
+    read = []
+
+    def slowly(key: int) -> int:
+        read.append(key)
+        return key * key
+
+    found = read_ahead(range(8), slowly, depth)
+    assert next(found) == 0
+    assert len(read) <= depth + 2
+    assert list(found) == [key * key for key in range(1, 8)]
+    assert read == list(range(8))
+
+
+def test_an_error_of_the_reader_is_the_callers() -> None:
+    def broken(_key: int) -> int:
+        raise TdcError("unreadable")
+
+    with pytest.raises(TdcError, match="unreadable"):
+        list(read_ahead(range(3), broken, 2))
 
 
 def test_statistics_are_measured_anew() -> None:

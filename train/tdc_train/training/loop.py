@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tdc_deploy.errors import TdcError
 from tdc_train.data.base import ImageSet
 from tdc_train.recipe import StageSpec
+from tdc_train.training.ahead import read_ahead
 from tdc_train.training.checkpoint import is_finite
 from tdc_train.training.distributed import World
 from tdc_train.training.ema import Ema
@@ -24,6 +25,8 @@ from tdc_train.training.schedule import make_optimizer, rate
 
 # Looking at the loss makes a GPU's queue run dry.
 CHECK_EVERY = 50
+# Batches that are read while a GPU computes.
+READ_AHEAD = 3
 
 Watch = Callable[[int, int], None]
 
@@ -114,8 +117,10 @@ class Trainer:
         batches = epoch_batches(
             moment, len(self._images), self._batch, self._world.rank, self._world.size
         )
-        for i, (indices, draws) in enumerate(batches):
-            images, targets = self._read(indices, draws)
+        on_gpu = self._world.device.type == "cuda"
+        read = read_ahead(batches, self._read, READ_AHEAD if on_gpu else 0)
+        for i, found in enumerate(read):
+            images, targets = self._placed(*found)
             if self._spec.mixup:
                 images, targets = mixed(images, targets, self._classes, self._spec.mixup, mixing)
             lr = self._set_rate(moment.epoch + i / self.steps)
@@ -132,8 +137,13 @@ class Trainer:
         seconds = time.perf_counter() - started
         return {"loss": loss, "lr": lr, "seconds": round(seconds, 3), **figures}
 
-    def _read(self, indices: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-        images, targets = self._images.batch(indices, draws)
+    def _read(self, part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        images, targets = self._images.batch(*part)
+        if self._world.device.type == "cuda":
+            return images.pin_memory(), targets.pin_memory()
+        return images, targets
+
+    def _placed(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         device = self._world.device
         layout = torch.channels_last if self._spec.channels_last else torch.contiguous_format
         return (

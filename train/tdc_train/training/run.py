@@ -73,10 +73,11 @@ def fit(
 
     A run that was stopped at any moment and resumed gives what it would have given: batches and
     augmentation are functions of the seed and the epoch, and a stopped epoch is run again. To the
-    last bit on the same machine with as many threads and processes.
+    last bit on the same machine with as many threads and processes. torch's threads and its choice of
+    deterministic kernels are set for the process.
 
     Args:
-        folder: new or empty, but for `resume`.
+        folder: new or without a run, but for `resume`; with several machines, one that all see.
         device: cpu, cuda, or auto.
         threads: of torch on a CPU; 0: torch's choice.
 
