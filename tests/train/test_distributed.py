@@ -13,10 +13,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from tdc_train.data.registry import make_data
 from tdc_train.training.checkpoint import read_checkpoint
 from tdc_train.training.distributed import World, joined
 from tdc_train.training.evaluate import score
 from tdc_train.training.order import Moment, epoch_batches
+from tdc_train.training.rebuild import rebuilt
 from tdc_train.training.run import fit
 from torch import Tensor, nn
 
@@ -93,6 +95,16 @@ def test_two_processes_resume_to_the_last_bit(tmp_path: Path) -> None:
     assert apart(weights(tmp_path / "whole"), weights(tmp_path / "stopped")) == 0.0
 
 
+def test_what_two_processes_score_is_the_model_that_is_kept(tmp_path: Path) -> None:
+    # Two batches of the evaluation, one for each process, whose BatchNorms saw different images.
+    options = {**TINY_DATA, "val": 500}
+    recipe = tiny({"kind": "dense", "epochs": 1}, data={"name": "shapes", "options": options})
+    assert both(lambda: fit(recipe, tmp_path / "run")) == [0, 0]
+    kept = read_checkpoint(tmp_path / "run" / "last.pt")
+    found = score(rebuilt(kept), make_data("shapes", None, options).val)
+    assert abs(found.loss - kept.figures["val_loss"]) <= SAME
+
+
 def test_a_nan_on_one_process_stops_both(tmp_path: Path) -> None:
     recipe = tiny({"kind": "dense", "optimizer": {"lr": 1e30}}, **PLAIN)
     assert both(lambda: fit(recipe, tmp_path / "run")) == [1, 1]
@@ -124,8 +136,6 @@ def test_the_parts_of_a_batch_are_the_batch() -> None:
 
 
 def test_scores_are_summed() -> None:
-    from tdc_train.data.registry import make_data
-
     images = make_data("shapes", None, TINY_DATA).val
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
     alone = score(model, images, batch=10)
