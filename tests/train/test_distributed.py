@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import subprocess
@@ -17,11 +18,13 @@ from tdc_train.data.registry import make_data
 from tdc_train.training.checkpoint import read_checkpoint
 from tdc_train.training.distributed import World, joined
 from tdc_train.training.evaluate import score
+from tdc_train.training.losses import CrossEntropy
 from tdc_train.training.order import Moment, epoch_batches
 from tdc_train.training.rebuild import rebuilt
 from tdc_train.training.run import fit
 from torch import Tensor, nn
 
+from tdc_deploy.console import USER_ERROR
 from tdc_deploy.errors import TdcError
 from tests.train.tiny import TINY_DATA, tiny
 
@@ -43,7 +46,7 @@ def free_port() -> int:
 
 
 def both(work: Callable[[], object]) -> list[int]:
-    """Run it in two processes, as torchrun would start them; their exit codes."""
+    """Run it in two processes, as torchrun would start them; their exit codes, USER_ERROR for a TdcError."""
     port = str(free_port())
     children = []
     for rank in range(2):
@@ -53,6 +56,8 @@ def both(work: Callable[[], object]) -> list[int]:
             os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
             try:
                 work()
+            except TdcError:
+                os._exit(USER_ERROR)
             except BaseException as error:
                 os.write(2, repr(error).encode())
                 os._exit(1)
@@ -106,13 +111,17 @@ def test_what_two_processes_score_is_the_model_that_is_kept(tmp_path: Path) -> N
 
 
 def test_a_nan_on_one_process_stops_both(tmp_path: Path) -> None:
-    recipe = tiny({"kind": "dense", "optimizer": {"lr": 1e30}}, **PLAIN)
-    assert both(lambda: fit(recipe, tmp_path / "run")) == [1, 1]
+    def work() -> None:
+        if os.environ["RANK"] == "1":
+            CrossEntropy.__call__ = lambda _self, *args: (args[0](args[1]).mean() * math.nan, None)  # type: ignore
+        fit(tiny({"kind": "dense"}, **PLAIN), tmp_path / "run")
+
+    assert both(work) == [USER_ERROR, USER_ERROR]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     recipe = tiny({"kind": "dense", "batch": 15}, **PLAIN)
-    assert both(lambda: fit(recipe, tmp_path / "run")) == [1, 1]
+    assert both(lambda: fit(recipe, tmp_path / "run")) == [USER_ERROR, USER_ERROR]
 
 
 def test_a_batch_per_process_is_as_many_times_larger(tmp_path: Path) -> None:
