@@ -46,7 +46,7 @@ def free_port() -> int:
 
 
 def both(work: Callable[[], object]) -> list[int]:
-    """Run it in two processes, as torchrun would start them; their exit codes, USER_ERROR for a TdcError."""
+    """Run it in two processes, as torchrun would; their exit codes, USER_ERROR for a TdcError."""
     port = str(free_port())
     children = []
     for rank in range(2):
