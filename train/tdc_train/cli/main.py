@@ -9,6 +9,7 @@ import typer
 from tdc_deploy import __version__
 from tdc_deploy.console import run
 from tdc_deploy.errors import TdcError
+from tdc_train.cli import evaluate, export, fit, recipes
 
 app = typer.Typer(
     help="Train CNNs towards Tucker ranks, fine-tune them, and export chains that tdc-deploy fuses.",
@@ -16,6 +17,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command("fit")(fit.fit)
+app.command("eval")(evaluate.evaluate)
+app.command("export")(export.export)
+app.command("recipes")(recipes.recipes)
 
 
 @app.callback(invoke_without_command=True)

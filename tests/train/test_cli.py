@@ -1,0 +1,118 @@
+"""The commands, in this process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from tdc_train.cli.main import main
+from tdc_train.training.checkpoint import read_checkpoint
+
+from tests.cli.conftest import Result
+from tests.train.tiny import TINY_DATA
+
+Run = Callable[..., Result]
+
+RECIPE = """
+[model]
+name = "tests.train.tiny:TinyNet"
+[data]
+options = { train = 64, val = 32, test = 32 }
+[[stages]]
+kind = "dense"
+epochs = 2
+batch = 16
+"""
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """run("fit", path, "--flag") as `tdc-train fit path --flag`."""
+
+    def call(*words: object) -> Result:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["tdc-train", *map(str, words)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    return tmp_path / "tiny.toml"
+
+
+def test_fit_then_eval(run: Run, recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    result = run("fit", recipe, "-o", folder, "--set", "stages.dense.epochs=3", "--threads", 1)
+    assert result.code == 0, result.err
+    assert "dense" in result.out
+    assert len(read_checkpoint(folder / "last.pt").rows) == 3
+    found = run("eval", folder, "--json").json
+    assert found["images"] == TINY_DATA["test"]
+    assert found["interval"][0] <= found["accuracy"] <= found["interval"][1]
+    assert found["accuracy"] == found["right"] / found["images"]
+    # 3→16 channels at 8x8, 16→16 at 4x4, the last layer.
+    assert found["macs"] == 64 * 27 * 16 + 16 * 144 * 16 + 160
+    shown = run("eval", folder / "stages" / "dense.pt", "--split", "val")
+    assert "95% interval" in shown.out
+    assert "thousand parameters" in shown.out
+
+
+def test_fit_json_is_the_log(run: Run, recipe: Path, tmp_path: Path) -> None:
+    rows = run("fit", recipe, "-o", tmp_path / "run", "--json").json["epochs"]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert rows == read_checkpoint(tmp_path / "run" / "last.pt").rows
+
+
+def test_quiet_prints_nothing(run: Run, recipe: Path, tmp_path: Path) -> None:
+    result = run("fit", recipe, "-o", tmp_path / "run", "--quiet")
+    assert (result.code, result.out, result.err) == (0, "", "")
+
+
+def test_resume_needs_the_flag(run: Run, recipe: Path, tmp_path: Path) -> None:
+    run("fit", recipe, "-o", tmp_path / "run")
+    again = run("fit", recipe, "-o", tmp_path / "run")
+    assert again.code == 2
+    assert "--resume" in again.err
+    assert run("fit", recipe, "-o", tmp_path / "run", "--resume").code == 0
+
+
+def test_errors_are_json_too(run: Run, tmp_path: Path) -> None:
+    result = run("eval", tmp_path, "--json")
+    assert result.code == 2
+    assert "best.pt" in result.json["error"]["received"]
+    assert run("eval", tmp_path / "none.pt").code == 2
+    assert "split 'all'" in run("eval", tmp_path, "--split", "all").err
+
+
+def test_recipes_are_listed_and_printed(run: Run) -> None:
+    listed = run("recipes", "--json").json
+    assert {"shapes_resnet20", "imagenet_resnet18_admm"} <= set(listed)
+    assert "[[stages]]" in run("recipes", "shapes_resnet20").out
+    assert run("recipes", "nothing").code == 2
+
+
+def test_help_needs_no_torch(run: Run) -> None:
+    result = run("fit", "--help")
+    assert result.code == 0
+    assert "--resume" in result.out
+
+
+def test_json_and_quiet_are_on_every_command(run: Run) -> None:
+    for command in ("fit", "eval", "export", "recipes"):
+        out = run(command, "--help").out
+        assert "--json" in out
+        assert "--quiet" in out

@@ -1,0 +1,47 @@
+"""`tdc-train export`: a trained network as ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from tdc_deploy.cli.output import Output
+from tdc_train.cli import options
+
+
+def export(
+    model: options.ModelArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")],
+    exporter: Annotated[str, typer.Option(help="torchscript or dynamo.")] = "torchscript",
+    opset: Annotated[int, typer.Option(help="ONNX opset; 17 for old TensorRT.")] = 17,
+    batch: Annotated[int, typer.Option(help="Images per call; 0: any number.")] = 1,
+    inputs: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Also write validation images and labels here (.npz), for tdc-deploy."),
+    ] = None,
+    samples: Annotated[int, typer.Option(help="How many of them.")] = 256,
+    data: options.DataOption = None,
+    as_json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Write a model's ONNX, with its Tucker chains as tdc-deploy build fuses them."""
+    from tdc_train.training.assess import write_onnx
+
+    out = Output(as_json, quiet)
+    file = write_onnx(
+        model,
+        output,
+        exporter=exporter,
+        opset=opset,
+        batch=batch,
+        inputs=inputs,
+        samples=samples,
+        data=data,
+    )
+    out.json({"checkpoint": str(file), "onnx": str(output), "inputs": inputs and str(inputs)})
+    out.text(f"{output} from {file}")
+    if inputs is not None:
+        out.text(f"{inputs}: validation images and labels")
+        out.text(f"next: tdc-deploy build {output} -o fast.onnx --inputs {inputs}")

@@ -1,0 +1,1 @@
+"""Data sets of images: read from disk, or generated."""

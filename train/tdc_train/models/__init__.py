@@ -1,0 +1,1 @@
+"""Networks, with the parameter names of torchvision where it has them."""

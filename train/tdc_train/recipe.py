@@ -1,0 +1,287 @@
+"""A recipe: what is trained, on what, in which stages, with every hyperparameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from tdc_deploy.errors import TdcError
+from tdc_deploy.types import check_number
+
+Kind = Literal["dense", "admm", "decompose", "finetune", "slices"]
+Optimizer = Literal["sgd", "adamw"]
+Schedule = Literal["cosine", "step", "constant"]
+Distillation = Literal["none", "hard", "soft", "feature"]
+Init = Literal["hosvd", "hooi", "data-aware"]
+# Kinds of stages that need to be told ranks.
+PLANNED = ("admm", "decompose")
+
+
+def _choice(name: str, value: object, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise TdcError(f"{name} is {value!r}", expected=f"one of {', '.join(get_args(choices))}")
+
+
+def _whole(name: str, value: object, least: int = 0) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise TdcError(f"{name} is {value!r}", expected=f"a whole number of at least {least}")
+
+
+def _share(name: str, value: object) -> None:
+    check_number(name, value)
+    if value >= 1:  # type: ignore[operator]
+        raise TdcError(f"{name} is {value!r}", expected="at least 0 and below 1")
+
+
+def _of_type(owner: object) -> None:
+    """Raise TdcError where a text, a flag or a table of a section is of another type."""
+    types: dict[str, type | tuple[type, ...]] = {"str": str, "bool": bool}
+    types |= {"str | None": (str, type(None)), "Mapping[str, Any]": Mapping}
+    for entry in fields(owner):  # type: ignore[arg-type]
+        value, wanted = getattr(owner, entry.name), types.get(str(entry.type))
+        if wanted is not None and not isinstance(value, wanted):
+            raise TdcError(f"{entry.name} is {value!r}", expected=str(entry.type))
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A network of `models.registry`, or module:factory, and weights to start from (a file)."""
+
+    name: str = "resnet20"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        _of_type(self)
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A data set of `data.registry` with its folder."""
+
+    name: str = "shapes"
+    root: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _of_type(self)
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """SGD with momentum, or AdamW. Weight decay spares vectors (norms, biases) if `decay_all` is off."""
+
+    name: Optimizer = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    decay_all: bool = True
+    beta1: float = 0.9
+    beta2: float = 0.999
+
+    def __post_init__(self) -> None:
+        _of_type(self)
+        _choice("optimizer name", self.name, Optimizer)
+        check_number("lr", self.lr, positive=True)
+        check_number("weight_decay", self.weight_decay)
+        for name in ("momentum", "beta1", "beta2"):
+            _share(name, getattr(self, name))
+        if self.nesterov and not self.momentum:
+            raise TdcError("nesterov without momentum", expected="momentum above 0")
+
+
+@dataclass(frozen=True)
+class ScheduleSpec:
+    """The learning rate over the epochs, as a share of the optimizer's.
+
+    A linear rise in `warmup` epochs; then half a cosine down to `floor`, or times `gamma` every
+    `step` epochs, or constant.
+    """
+
+    name: Schedule = "cosine"
+    warmup: float = 0.0
+    floor: float = 0.0
+    step: int = 30
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        _choice("schedule name", self.name, Schedule)
+        check_number("warmup", self.warmup)
+        check_number("gamma", self.gamma, positive=True)
+        _share("floor", self.floor)
+        _whole("step", self.step, 1)
+
+
+@dataclass(frozen=True)
+class DistillSpec:
+    """Distillation from a teacher.
+
+    `teacher` is the name of an earlier stage, whose model at its end teaches, or a checkpoint file,
+    or a network of the registry, whose weights are `weights`. `weight` is the share of the
+    teacher's term in the loss, `temperature` that of soft distillation.
+    """
+
+    name: Distillation = "none"
+    teacher: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    weight: float = 0.5
+    temperature: float = 4.0
+
+    def __post_init__(self) -> None:
+        _of_type(self)
+        _choice("distillation name", self.name, Distillation)
+        check_number("weight", self.weight)
+        check_number("temperature", self.temperature, positive=True)
+        if self.name != "none" and not self.teacher:
+            raise TdcError(
+                f"{self.name} distillation without a teacher",
+                expected="teacher: an earlier stage's name, a checkpoint or a network's name",
+            )
+
+
+@dataclass(frozen=True)
+class RanksSpec:
+    """Ranks: a plan's file, or the layers themselves as in a plan, or a rule.
+
+    The rule: each 3x3 (or larger) convolution of at least `min_channels` on both sides becomes
+    Tucker-2 with ranks of `ratio` times its channels, rounded to a multiple of `step`.
+    """
+
+    plan: str | None = None
+    layers: Mapping[str, Any] = field(default_factory=dict)
+    ratio: float = 0.0
+    step: int = 16
+    min_channels: int = 32
+
+    def __post_init__(self) -> None:
+        _of_type(self)
+        _share("ratio", self.ratio)
+        _whole("step", self.step, 1)
+        _whole("min_channels", self.min_channels, 1)
+        if sum(map(bool, (self.plan, self.layers, self.ratio))) > 1:
+            raise TdcError("plan, layers and ratio", expected="one of them")
+
+    @property
+    def given(self) -> bool:
+        """Whether there are any."""
+        return bool(self.plan or self.layers or self.ratio)
+
+
+@dataclass(frozen=True)
+class AdmmSpec:
+    """ADMM's ρ, or 0 for one scaled to the number of steps. The plan's forms are the sets."""
+
+    rho: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_number("rho", self.rho)
+
+
+@dataclass(frozen=True)
+class InitSpec:
+    """How a decomposition starts, and on how many training images what is measured is measured."""
+
+    name: Init = "hosvd"
+    images: int = 1024
+    re_estimate: bool = True
+
+    def __post_init__(self) -> None:
+        _of_type(self)
+        _choice("init name", self.name, Init)
+        _whole("images", self.images, 1)
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage; `name` is its kind if not given.
+
+    Args:
+        batch: images per step over all processes; per process if `per_process`, and then the
+            learning rate is multiplied by their number too.
+        mixup: α of the Beta distribution; 0: none.
+        clip: largest norm of the gradient; 0: none.
+        ema: decay of the moving average of the weights; 0: none.
+        amp: half precision where it is safe: bfloat16 on a CPU, float16 on a GPU.
+        ranks: for admm and decompose; without any, those of the stage before.
+    """
+
+    kind: Kind
+    name: str = ""
+    epochs: int = 20
+    batch: int = 64
+    per_process: bool = False
+    optimizer: OptimizerSpec = OptimizerSpec()
+    schedule: ScheduleSpec = ScheduleSpec()
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    clip: float = 0.0
+    ema: float = 0.0
+    amp: bool = False
+    channels_last: bool = True
+    distill: DistillSpec = DistillSpec()
+    ranks: RanksSpec = RanksSpec()
+    admm: AdmmSpec = AdmmSpec()
+    init: InitSpec = InitSpec()
+
+    def __post_init__(self) -> None:
+        _of_type(self)
+        _choice("kind", self.kind, Kind)
+        _whole("epochs", self.epochs, 1)
+        _whole("batch", self.batch, 1)
+        for name in ("mixup", "clip"):
+            check_number(name, getattr(self, name))
+        for name in ("label_smoothing", "ema"):
+            _share(name, getattr(self, name))
+        if not self.name:
+            object.__setattr__(self, "name", self.kind)
+        if "/" in self.name:
+            raise TdcError(f"a stage's name is {self.name!r}", expected="a name for a file")
+        if self.schedule.warmup > self.epochs:
+            raise TdcError(
+                f"warmup of {self.schedule.warmup} epochs", expected=f"at most {self.epochs}"
+            )
+        if self.kind == "slices" and not self.distill.teacher:
+            raise TdcError("slices without a teacher", expected="teacher in [stages.distill]")
+        if self.mixup and self.distill.name != "none":
+            raise TdcError("mixup and distillation", expected="one of them in a stage")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Stages, run in order on one model."""
+
+    stages: tuple[StageSpec, ...]
+    model: ModelSpec = ModelSpec()
+    data: DataSpec = DataSpec()
+    seed: int = 0
+    deterministic: bool = True
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        _of_type(self)
+        _whole("seed", self.seed)
+        if not self.stages:
+            raise TdcError("a recipe without stages", expected="at least one [[stages]]")
+        names = [stage.name for stage in self.stages]
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                raise TdcError(f"two stages named {name!r}", fix="give each a name of its own")
+        self._check_ranks()
+
+    def _check_ranks(self) -> None:
+        known = decomposed = False
+        for stage in self.stages:
+            known = known or stage.ranks.given
+            if stage.kind in PLANNED and not known:
+                raise TdcError(
+                    f"stage {stage.name!r} without ranks",
+                    expected="plan, layers or ratio in its [stages.ranks], or in a stage before",
+                )
+            if stage.kind in PLANNED and decomposed:
+                raise TdcError(f"stage {stage.name!r} after a decomposition", expected="before it")
+            if stage.kind == "slices" and not decomposed:
+                raise TdcError("slices of a dense model", expected="a decompose stage before")
+            decomposed = decomposed or stage.kind == "decompose"

@@ -1,0 +1,156 @@
+"""A finished model: measured on its data, or handed on for deployment."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tdc_deploy.errors import TdcError
+from tdc_deploy.files import check_writable, write_whole
+from tdc_deploy.progress import Progress, silent
+from tdc_train.data.base import Data, ImageSet
+from tdc_train.data.registry import make_data
+from tdc_train.recipe import Recipe
+from tdc_train.recipe_file import recipe_from
+from tdc_train.training.checkpoint import read_checkpoint
+from tdc_train.training.distributed import joined
+from tdc_train.training.evaluate import Score, macs, parameters, score
+from tdc_train.training.rebuild import find_checkpoint, rebuilt
+
+SPLITS = ("train", "val", "test")
+INPUT = "image"
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A network on a part of its data; `macs` per image."""
+
+    checkpoint: Path
+    split: str
+    score: Score
+    macs: int
+    parameters: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "checkpoint": str(self.checkpoint),
+            "split": self.split,
+            "accuracy": self.score.accuracy,
+            "interval": list(self.score.interval),
+            "right": self.score.right,
+            "images": self.score.images,
+            "loss": self.score.loss,
+            "macs": self.macs,
+            "parameters": self.parameters,
+        }
+
+
+def assess(
+    path: Path,
+    *,
+    data: Path | None = None,
+    split: str = "test",
+    device: str = "auto",
+    threads: int = 0,
+    progress: Progress = silent,
+) -> Assessment:
+    """Measure a run's best model, or a checkpoint.
+
+    Args:
+        data: the data set's folder, instead of the recipe's.
+        split: train (without augmentation), val or test.
+
+    Raises:
+        TdcError: no checkpoint, or the data are not there.
+    """
+    if split not in SPLITS:
+        raise TdcError(f"split {split!r}", expected=f"one of {', '.join(SPLITS)}")
+    if threads:
+        torch.set_num_threads(threads)
+    file, model, recipe, _ = _loaded(path)
+    found = _data(recipe, data)
+    images: ImageSet = getattr(found, split)
+    with joined(device) as world:
+        model.to(world.device)
+        return Assessment(
+            checkpoint=file,
+            split=split,
+            score=score(model, images, world, partial(progress, f"{split} images")),
+            macs=macs(model, found.shape),
+            parameters=parameters(model),
+        )
+
+
+def write_onnx(
+    path: Path,
+    output: Path,
+    *,
+    exporter: str = "torchscript",
+    opset: int = 17,
+    batch: int = 1,
+    inputs: Path | None = None,
+    samples: int = 256,
+    data: Path | None = None,
+) -> Path:
+    """Export a run's best model, or a checkpoint; returns the checkpoint.
+
+    Args:
+        batch: images per call; 0: any number.
+        inputs: where to write validation images under `image` and classes under `labels` (.npz), for
+            tdc-deploy.
+        samples: how many of them at most.
+
+    Raises:
+        TdcError: no checkpoint, the data are not there, or a file cannot be written.
+    """
+    from tdc_train.export import export_onnx
+
+    if batch < 0 or samples < 1:
+        raise TdcError(
+            f"batch {batch}, samples {samples}", expected="batch 0 or more, samples 1 or more"
+        )
+    for target in filter(None, (output, inputs)):
+        check_writable(target)
+    file, model, recipe, figures = _loaded(path)
+    found = _data(recipe, data)
+    if inputs is not None:
+        write_whole({inputs: _samples(found.val, samples)})
+    export_onnx(
+        model,
+        output,
+        (batch or 1, *found.shape),
+        opset,
+        exporter,  # type: ignore[arg-type]
+        open_batch=batch == 0,
+        input_name=INPUT,
+        accuracy=figures.get("val_accuracy"),
+    )
+    return file
+
+
+def _loaded(path: Path) -> tuple[Path, nn.Module, Recipe, dict[str, float]]:
+    file = find_checkpoint(path)
+    checkpoint = read_checkpoint(file)
+    recipe = recipe_from(checkpoint.recipe, "the checkpoint's recipe")
+    return file, rebuilt(checkpoint), recipe, checkpoint.figures
+
+
+def _data(recipe: Recipe, root: Path | None) -> Data:
+    folder = recipe.data.root if root is None else str(root)
+    return make_data(recipe.data.name, folder, recipe.data.options)
+
+
+def _samples(images: ImageSet, count: int) -> bytes:
+    buffer = io.BytesIO()
+    pixels, labels = images.batch(torch.arange(min(count, len(images))))
+    arrays: dict[str, Any] = {INPUT: pixels.contiguous().numpy(), "labels": labels.numpy()}
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()

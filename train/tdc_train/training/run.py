@@ -1,0 +1,328 @@
+"""A run: a recipe's stages in order, in a folder, from the start or from the last checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tdc_deploy.errors import TdcError
+from tdc_deploy.files import write_whole
+from tdc_deploy.plan_file import Plan, plan_from_json, plan_to_json
+from tdc_deploy.progress import Progress, silent
+from tdc_deploy.strict_json import dumps
+from tdc_train.data.base import Data
+from tdc_train.data.registry import make_data
+from tdc_train.recipe import Recipe, StageSpec
+from tdc_train.recipe_file import recipe_to
+from tdc_train.training import stages
+from tdc_train.training.checkpoint import (
+    BEST,
+    LAST,
+    PREVIOUS,
+    Checkpoint,
+    read_last,
+    write_checkpoint,
+    write_last,
+)
+from tdc_train.training.distributed import World, joined
+from tdc_train.training.evaluate import score
+from tdc_train.training.log import TensorBoard, write_csv
+from tdc_train.training.loop import Method, Trainer
+from tdc_train.training.norm_statistics import re_estimate
+from tdc_train.training.order import Moment, epoch_batches
+from tdc_train.training.rebuild import STAGES, fresh, rebuilt, stage_file, teacher_of
+
+RECIPE_NAME = "recipe.json"
+TRAINED = ("dense", "admm", "finetune")
+
+Warn = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gave: the last epoch's figures, one row per epoch in `rows`."""
+
+    folder: Path
+    rows: list[dict[str, Any]]
+
+    @property
+    def accuracy(self) -> float:
+        """Of the last model, on the validation images."""
+        return float(self.rows[-1]["val_accuracy"])
+
+
+def fit(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    threads: int = 0,
+    progress: Progress = silent,
+    warn: Warn = lambda _line: None,
+) -> Result:
+    """Run a recipe in a folder: checkpoints, `best.pt`, each stage's model, `log.csv`.
+
+    A run that was stopped at any moment and resumed gives what it would have given: batches and
+    augmentation are functions of the seed and the epoch, and a stopped epoch is run again. To the
+    last bit on the same machine with as many threads and processes. torch's threads and its choice of
+    deterministic kernels are set for the process.
+
+    Args:
+        folder: new or without a run, but for `resume`; with several machines, one that all see.
+        device: cpu, cuda, or auto.
+        threads: of torch on a CPU; 0: torch's choice.
+
+    Raises:
+        TdcError: the recipe does not fit the data or the folder, or training diverged.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    if recipe.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    with joined(device) as world:
+        data = make_data(recipe.data.name, recipe.data.root, recipe.data.options)
+        start = world.agreed(_prepare(recipe, folder, resume, warn) if world.leads else None)
+        run = _Run(recipe, folder, world, data, progress, warn)
+        run.go(start)
+        return Result(folder, run.rows)
+
+
+def _prepare(recipe: Recipe, folder: Path, resume: bool, warn: Warn) -> Checkpoint | None:
+    """Make or check the folder; the checkpoint to go on from."""
+    try:
+        (folder / STAGES).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TdcError(f"{folder} cannot be made: {error}", expected="a folder's name") from None
+    there = [name for name in (LAST, PREVIOUS) if (folder / name).exists()]
+    if there and not resume:
+        raise TdcError(
+            f"{folder} holds a run already ({there[0]})", fix="--resume it, or give another folder"
+        )
+    found = read_last(folder, warn) if resume else None
+    if found is not None and found.recipe != recipe_to(recipe):
+        raise TdcError(
+            f"{folder} was begun with another recipe: {_difference(found.recipe, recipe_to(recipe))}",
+            fix=f"resume with the same recipe and --set (see {folder / RECIPE_NAME})",
+        )
+    for part in folder.rglob(".*.part"):
+        # What a killed run was writing.
+        part.unlink()
+    write_whole({folder / RECIPE_NAME: (dumps(recipe_to(recipe)) + "\n").encode()})
+    return found
+
+
+def _difference(old: Any, new: Any, where: str = "") -> str:
+    """The first key that differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *new]:
+            if old.get(key) != new.get(key):
+                return _difference(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for i, (a, b) in enumerate(zip(old, new, strict=True)):
+            if a != b:
+                return _difference(a, b, f"{where}.{i}")
+    return f"{where} was {old!r}, is {new!r}"
+
+
+@dataclass
+class _Run:
+    """A run in progress."""
+
+    recipe: Recipe
+    folder: Path
+    world: World
+    data: Data
+    progress: Progress
+    warn: Warn
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    plan: Plan | None = None
+    board: TensorBoard | None = None
+
+    def go(self, start: Checkpoint | None) -> None:
+        torch.manual_seed(self.recipe.seed)
+        model = fresh(self.recipe.model) if start is None else rebuilt(start)
+        self._check_model(model)
+        plans = self._plans()
+        if start is not None:
+            self.rows = start.rows
+            if start.plan is not None:
+                self.plan = plan_from_json(start.plan, "the checkpoint")
+            if self.world.leads:
+                write_csv(self.folder, self.rows)
+        if self.recipe.tensorboard and self.world.leads:
+            self.board = TensorBoard(self.folder, len(self.rows))
+        self.world.share(model.to(self.world.device))
+        first = 0 if start is None else start.stage
+        for i, spec in enumerate(self.recipe.stages[first:], first):
+            state = None if start is None or i != first else start
+            model = self._stage(i, spec, model, plans[i], state)
+        if self.board is not None:
+            self.board.close()
+
+    def _check_model(self, model: nn.Module) -> None:
+        """Fail before the work if the network does not take the images or give the classes."""
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                logits = model(torch.zeros(1, *self.data.shape))
+        except RuntimeError as error:
+            raise TdcError(
+                f"{self.recipe.model.name} does not take images {self.data.shape}: {error}",
+                fix="another network, or an option such as small_images = true",
+            ) from None
+        model.train(was_training)
+        if logits.shape != (1, self.data.classes):
+            raise TdcError(
+                f"{self.recipe.model.name} gives {tuple(logits.shape[1:])} outputs",
+                expected=f"{self.data.classes}, the classes of {self.recipe.data.name}",
+                fix=f"num_classes = {self.data.classes} in [model.options]",
+            )
+
+    def _plans(self) -> list[Plan | None]:
+        """Each stage's plan, checked against the network before anything is trained."""
+        plans: list[Plan | None] = []
+        plan: Plan | None = None
+        dense: nn.Module | None = None
+        for spec in self.recipe.stages:
+            if spec.ranks.given:
+                dense = dense or fresh(replace(self.recipe.model, weights=None))
+                plan = stages.plan_for(spec.ranks, dense)
+            plans.append(plan)
+        return plans
+
+    def _stage(
+        self, i: int, spec: StageSpec, model: nn.Module, plan: Plan | None, state: Checkpoint | None
+    ) -> nn.Module:
+        layout = torch.channels_last if spec.channels_last else torch.contiguous_format
+        model = model.to(memory_format=layout)  # type: ignore[call-overload]
+        if spec.kind in TRAINED:
+            self._train(i, spec, model, plan, state)
+        else:
+            model = self._transform(i, spec, model, plan)
+        return model
+
+    def _train(
+        self, i: int, spec: StageSpec, model: nn.Module, plan: Plan | None, state: Checkpoint | None
+    ) -> None:
+        trainer = self._trainer(spec, model, plan)
+        best, first = (-1.0, 0.0), 0
+        if state is not None and state.training is not None:
+            trainer.load_state_dict(state.training)
+            best, first = tuple(state.training["best"]), state.epoch
+        for epoch in range(first, spec.epochs):
+            what = f"{spec.name}, epoch {epoch + 1} of {spec.epochs}"
+            figures = trainer.epoch(
+                Moment(self.recipe.seed, i, epoch),
+                partial(self.progress, what),
+            )
+            last = epoch + 1 == spec.epochs
+            if last and trainer.regulariser is not None:
+                figures["admm_final"] = stages.admm_primal(trainer.regulariser, self.warn)
+            training = trainer.state_dict()
+            with trainer.averaged():
+                best = self._keep(i, spec, model, figures, epoch, best, training)
+        trainer.finish()
+
+    def _trainer(self, spec: StageSpec, model: nn.Module, plan: Plan | None) -> Trainer:
+        teacher = None
+        if spec.distill.name != "none":
+            teacher = teacher_of(spec.distill, self.folder).to(self.world.device)
+        loss = stages.make_loss(spec, model, teacher)
+        regulariser = None
+        if spec.kind == "admm":
+            assert plan is not None
+            batch = spec.batch * (self.world.size if spec.per_process else 1)
+            steps = len(self.data.train) // batch * spec.epochs
+            regulariser = stages.admm_regulariser(spec, model, plan, max(steps, 1))
+        method = Method(loss, regulariser)
+        return Trainer(model, spec, method, self.data.train, self.data.classes, self.world)
+
+    def _transform(self, i: int, spec: StageSpec, model: nn.Module, plan: Plan | None) -> nn.Module:
+        """A stage without epochs of its own: it is run again from its start if it is stopped."""
+        self.progress(spec.name, 0, 1)
+        batches = self._images(i, spec)
+        if spec.kind == "slices":
+            teacher = teacher_of(spec.distill, self.folder).to(self.world.device)
+            model = stages.sliced(spec, model, teacher, batches)
+        else:
+            assert plan is not None
+            model = stages.initialised(model, plan, spec.init.name, batches)
+            self.plan = plan
+        model = model.to(self.world.device)
+        if spec.init.re_estimate:
+            re_estimate(model, batches)
+        self.world.share(model)
+        self._keep(i, spec, model, {}, 0, (-1.0, 0.0), None)
+        return model
+
+    def _images(self, i: int, spec: StageSpec) -> list[Tensor]:
+        """Some training images without augmentation, in batches on the device."""
+        count = min(spec.init.images, len(self.data.train))
+        batch = min(spec.batch, count)
+        moment = Moment(self.recipe.seed, i, 0)
+        found = []
+        for indices, _ in epoch_batches(moment, len(self.data.train), batch, 0, 1):
+            found.append(self.data.train.batch(indices)[0].to(self.world.device))
+            if len(found) * batch >= count:
+                break
+        return found
+
+    def _keep(
+        self,
+        i: int,
+        spec: StageSpec,
+        model: nn.Module,
+        figures: dict[str, float],
+        epoch: int,
+        best: tuple[float, float],
+        training: dict[str, Any] | None,
+    ) -> tuple[float, float]:
+        """Evaluate, log and write what an epoch gave; return the stage's best accuracy and loss."""
+        found = score(model, self.data.val, self.world)
+        known = {"val_accuracy": found.accuracy, "val_loss": found.loss}
+        row = {"stage": spec.name, "epoch": epoch + 1, **figures, **known}
+        self.rows = [*self.rows, row]
+        done = training is None or epoch + 1 == spec.epochs
+        better = (found.accuracy, -found.loss) > best
+        if better:
+            best = (found.accuracy, -found.loss)
+        if training is not None:
+            training["best"] = list(best)
+        checkpoint = Checkpoint(
+            recipe=recipe_to(self.recipe),
+            model=model.state_dict(),
+            plan=None if self.plan is None else json.loads(dumps(plan_to_json(self.plan))),
+            stage=i + done,
+            epoch=0 if done else epoch + 1,
+            training=None if done else training,
+            rows=self.rows,
+            figures=known,
+        )
+        if self.world.leads:
+            self._write(checkpoint, spec, better, done)
+        return best
+
+    def _write(self, checkpoint: Checkpoint, spec: StageSpec, better: bool, done: bool) -> None:
+        """`last.pt` comes after the other models: stopped in between, the epoch is run again, and
+        writes the same. The logs come after it: they are written from it.
+        """
+        bare = replace(checkpoint, training=None)
+        if better:
+            write_checkpoint(self.folder / BEST, bare)
+        if done:
+            write_checkpoint(stage_file(self.folder, spec.name), bare)
+        write_last(self.folder, checkpoint)
+        write_csv(self.folder, self.rows)
+        if self.board is not None:
+            self.board.write(len(self.rows), self.rows[-1])

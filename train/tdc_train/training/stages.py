@@ -1,0 +1,158 @@
+"""What the stages take from the methods: ADMM, decomposition, distillation, slices.
+
+The methods are imported where they are used: dense training needs none of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from torch import Tensor, nn
+
+from tdc_deploy.errors import TdcError
+from tdc_deploy.plan_file import LayerChoice, Plan, plan_from_json
+from tdc_deploy.tucker import Factors
+from tdc_deploy.types import Candidate, Ranks
+from tdc_train.recipe import DistillSpec, RanksSpec, StageSpec
+from tdc_train.training.losses import CrossEntropy
+from tdc_train.training.protocols import Loss, Regulariser
+
+Warn = Callable[[str], None]
+
+
+def plan_for(spec: RanksSpec, model: nn.Module) -> Plan:
+    """The plan that a recipe's ranks give for a model, checked against it.
+
+    Raises:
+        TdcError: a layer that the model lacks, ranks above a layer's, or no layer at all.
+    """
+    from tdc_train.conversion import selection_of
+
+    if spec.layers:
+        plan = plan_from_json({"layers": dict(spec.layers)}, "[stages.ranks.layers]")
+    else:
+        plan = _by_rule(spec, model)
+    if not selection_of(model, plan):
+        raise TdcError(
+            "ranks that decompose no layer",
+            fix="lower min_channels or ratio, or name layers that tdc-train's conversion can take",
+        )
+    return plan
+
+
+def _by_rule(spec: RanksSpec, model: nn.Module) -> Plan:
+    from tdc_train.conversion import decomposable
+
+    chosen = {}
+    for path, layer in decomposable(model).items():
+        if isinstance(layer, nn.Conv2d) and math.prod(layer.kernel_size) > 1:
+            channels = (layer.in_channels, layer.out_channels)
+            ranks = [max(1, round(n * spec.ratio / spec.step)) * spec.step for n in channels]
+            # A rank that is all of the channels makes the chain dearer than the layer.
+            if min(channels) >= spec.min_channels and all(
+                rank < n for rank, n in zip(ranks, channels, strict=True)
+            ):
+                chosen[path] = LayerChoice(Candidate("tucker2", Ranks(*ranks)))
+    return Plan(chosen)
+
+
+def decomposed(model: nn.Module, plan: Plan) -> nn.Module:
+    """The model with the plan's layers as chains, in place."""
+    from tdc_train.conversion import apply_plan
+
+    return apply_plan(model, plan)
+
+
+def initialised(model: nn.Module, plan: Plan, init: str, batches: Sequence[Tensor]) -> nn.Module:
+    """The trained dense model decomposed: hosvd or hooi of the weights, or data-aware.
+
+    Args:
+        batches: training images for the data-aware start, each [n, C, H, W].
+    """
+    from tdc_train.conversion import apply_plan
+
+    if init != "data-aware":
+        return apply_plan(model, plan, init=init)  # type: ignore[arg-type]
+    return apply_plan(model, plan, _data_aware(model, plan, batches))
+
+
+def _data_aware(model: nn.Module, plan: Plan, batches: Sequence[Tensor]) -> dict[str, Factors]:
+    from tdc_deploy.tucker.data_aware import data_aware_decompose
+
+    from tdc_train.conversion import selection_of
+    from tdc_train.statistics import patch_moments
+
+    chosen = selection_of(model, plan)
+    moments = patch_moments(model, list(chosen), batches)
+    factors = {}
+    for path, candidate in chosen.items():
+        weight = cast(Tensor, model.get_submodule(path).weight).detach().cpu().double().numpy()
+        # A linear layer is a convolution of one pixel.
+        kernel = weight.reshape(*weight.shape[:2], *(weight.shape[2:] or (1, 1)))
+        moment = moments[path].cpu().double().numpy()
+        assert candidate.ranks is not None
+        factors[path] = data_aware_decompose(kernel, moment, candidate.form, candidate.ranks)
+    return factors
+
+
+def admm_regulariser(spec: StageSpec, model: nn.Module, plan: Plan, steps: int) -> Regulariser:
+    """ADMM towards the plan's constraint sets; `steps` of the whole stage scale ρ if it is 0."""
+    from tdc_train.admm import Admm, scaled_rho
+    from tdc_train.projections.planned import planned_projections
+
+    weights, projections = planned_projections(model, plan)
+    return Admm(weights, projections, spec.admm.rho or scaled_rho(steps))
+
+
+def admm_primal(regulariser: Regulariser, warn: Warn) -> float:
+    """The relative primal residual at a stage's end, with a warning if ADMM came to nothing."""
+    from tdc_train.admm import VALID_BELOW, Admm
+
+    assert isinstance(regulariser, Admm)
+    residuals = regulariser.residuals()
+    if not residuals.valid:
+        warn(
+            f"ADMM ended with a primal residual of {residuals.primal:.3f}, above {VALID_BELOW}: "
+            "the weights are not near their constraint sets; raise rho or train longer"
+        )
+    return residuals.primal
+
+
+def make_loss(spec: StageSpec, model: nn.Module, teacher: nn.Module | None) -> Loss:
+    """Cross-entropy, or distillation from the teacher."""
+    if teacher is None:
+        return CrossEntropy(spec.label_smoothing)
+    return _distillation(spec.distill, spec.label_smoothing, model, teacher)
+
+
+def _distillation(
+    spec: DistillSpec, label_smoothing: float, model: nn.Module, teacher: nn.Module
+) -> Loss:
+    from tdc_train import distill
+
+    if spec.name == "hard":
+        return distill.HardDistillation(
+            teacher, weight=spec.weight, label_smoothing=label_smoothing
+        )
+    if spec.name == "soft":
+        return distill.SoftDistillation(
+            teacher,
+            weight=spec.weight,
+            temperature=spec.temperature,
+            label_smoothing=label_smoothing,
+        )
+    return distill.FeatureDistillation(
+        model, teacher, weight=spec.weight, label_smoothing=label_smoothing
+    )
+
+
+def sliced(
+    spec: StageSpec, model: nn.Module, teacher: nn.Module, batches: Sequence[Tensor]
+) -> nn.Module:
+    """The decomposed model, each slice fitted to the teacher's feature maps on the batches."""
+    from tdc_train.slices import distill_slices
+
+    distill_slices(model, teacher, batches, epochs=spec.epochs, lr=spec.optimizer.lr)
+    return model
