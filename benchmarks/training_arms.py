@@ -31,7 +31,7 @@ NETWORKS = {
     "resnet20": Network("resnet20"),
     "vgg16_bn_quarter": Network(
         "vgg16_bn",
-        {"width": 0.25, "small_images": True},
+        {"width": 0.25, "small_images": True, "num_classes": 10},
         epochs=40,
         more=20,
         budgets=(0.7, 0.6, 0.5, 0.45, 0.4, 0.35),
