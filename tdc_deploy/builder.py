@@ -84,7 +84,7 @@ def make_artifact(
         built = _build(evaluator, plan, goal.max_error, progress)
     plan, comparison, ratio = built.plan, built.comparison, built.ratio
     decision, reason = _decide(built)
-    warnings = _warnings(plan, goal, decision, ratio)
+    warnings = warnings_of(plan, goal, decision, ratio)
     if plan is not None and plan.model_sha256 not in (None, evaluator.source.sha256):
         warnings.append("the plan was made for another model, or for another version of this one")
     hold_to(terms, warnings, comparison, decision)
@@ -167,7 +167,8 @@ def _decide(built: _Built) -> tuple[Decision, str]:
     return ("compressed" if built.compressed else "fused"), f"it takes {interval}"
 
 
-def _warnings(plan: Plan | None, goal: Goal, decision: Decision, ratio: Ratio) -> list[str]:
+def warnings_of(plan: Plan | None, goal: Goal, decision: Decision, ratio: Ratio) -> list[str]:
+    """The plan's warnings, and those of a budget that the result misses."""
     warnings = [] if plan is None else list(plan.warnings)
     budget = goal.latency_budget
     if budget is not None and not warnings and decision == "compressed" and ratio.lower > budget:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from tdc_deploy.backends.base import Backend
+from tdc_deploy.errors import TdcError
 from tdc_deploy.profiling.measure import LAYER
 from tdc_deploy.profiling.store import Store
+from tdc_deploy.progress import Progress, silent
 from tdc_deploy.tucker.cost import chain_layers
 from tdc_deploy.types import Candidate, ConvLayer, Timing
 
 OPSET = 17
 IR_VERSION = 8
+
+LayerModel: TypeAlias = Callable[[ConvLayer, Candidate], onnx.ModelProto]
+
+# So many layers are built before the first of them is measured: what an interruption loses at most.
+BATCH = 24
 
 
 def layer_model(layer: ConvLayer, candidate: Candidate) -> onnx.ModelProto:
@@ -53,30 +63,61 @@ def layer_model(layer: ConvLayer, candidate: Candidate) -> onnx.ModelProto:
 class LayerProfiler:
     """Latencies of layers on one backend, asked of the store first.
 
-    `measured` counts those that had to be measured.
+    `model` makes the model of a layer in a form. `measured` counts the latencies that had to be
+    measured; `refused` are the errors of candidates that the backend cannot build or run.
     """
 
-    def __init__(self, backend: Backend, store: Store) -> None:
+    def __init__(self, backend: Backend, store: Store, model: LayerModel = layer_model) -> None:
         self.backend = backend
         self.store = store
         self.measured = 0
+        self.refused: list[TdcError] = []
+        self._model = model
 
     def latency(self, layer: ConvLayer, candidate: Candidate) -> float:
         """The median latency in milliseconds."""
-        description = self._describe(layer, candidate)
-        known = self.store.get("layer", description)
-        if known is None:
-            timing = self._measure(layer, candidate)
-            self.measured += 1
-            known = asdict(timing)
-            self.store.put("layer", description, known)
-        return Timing(**known).median
+        return self.latencies([(layer, candidate)])[0]
 
-    def _measure(self, layer: ConvLayer, candidate: Candidate) -> Timing:
-        x = np.random.default_rng(1).standard_normal(
-            (layer.batch, layer.c_in, *layer.in_hw), np.float32
-        )
-        return self.backend.measure(layer_model(layer, candidate), {"x": x}, LAYER)
+    def latencies(
+        self,
+        wanted: Sequence[tuple[ConvLayer, Candidate]],
+        progress: Progress = silent,
+        what: str = "measuring layers",
+    ) -> list[float]:
+        """The median latencies in milliseconds; infinity for a refused candidate, which is not kept.
+
+        Raises:
+            TdcError: the backend refuses a dense layer.
+        """
+        known = [self.store.get("layer", self._describe(*pair)) for pair in wanted]
+        found = [math.inf if value is None else Timing(**value).median for value in known]
+        missing = [i for i, value in enumerate(known) if value is None]
+        done = len(wanted) - len(missing)
+        for start in range(0, len(missing), BATCH):
+            batch = missing[start : start + BATCH]
+            timings = self._measure([wanted[i] for i in batch])
+            for i in batch:
+                progress(what, done, len(wanted))
+                found[i] = self._keep(*wanted[i], next(timings))
+                done += 1
+        progress(what, done, len(wanted))
+        return found
+
+    def _measure(
+        self, wanted: Sequence[tuple[ConvLayer, Candidate]]
+    ) -> Iterator[Timing | TdcError]:
+        models = ((self._model(*pair), _feeds(pair[0])) for pair in wanted)
+        return self.backend.measure_layers(models, LAYER)
+
+    def _keep(self, layer: ConvLayer, candidate: Candidate, timing: Timing | TdcError) -> float:
+        if isinstance(timing, TdcError):
+            if candidate.form == "dense":
+                raise timing
+            self.refused.append(timing)
+            return math.inf
+        self.measured += 1
+        self.store.put("layer", self._describe(layer, candidate), asdict(timing))
+        return timing.median
 
     def _describe(self, layer: ConvLayer, candidate: Candidate) -> dict[str, Any]:
         """Everything that changes the latency: the layer without its name, the form without its error."""
@@ -85,3 +126,8 @@ class LayerProfiler:
         form = asdict(candidate)
         del form["error"], form["latency_ms"]
         return {"backend": self.backend.describe(), "layer": shape, "candidate": form}
+
+
+def _feeds(layer: ConvLayer) -> dict[str, NDArray[np.float32]]:
+    shape = (layer.batch, layer.c_in, *layer.in_hw)
+    return {"x": np.random.default_rng(1).standard_normal(shape, np.float32)}
