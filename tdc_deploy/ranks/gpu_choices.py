@@ -24,11 +24,12 @@ from tdc_deploy.profiling.bounds import Roofline
 from tdc_deploy.profiling.layers import layer_model
 from tdc_deploy.ranks.candidates import enumerate_candidates, enumerate_tdc_candidates
 from tdc_deploy.tucker.cost import chain_layers, dense_cost
-from tdc_deploy.types import Candidate, ConvLayer
+from tdc_deploy.types import Candidate, ConvLayer, Form, Implementation
 
-MOST_PER_IMPLEMENTATION = 12
-"""So many fused and so many native candidates of a shape are measured: with the 11 shapes of a ResNet-18
-no more than 11 + 8 * 24 + 3 * 12 = 239 engines."""
+MOST_FUSED = 12
+MOST_NATIVE: dict[Form, int] = {"tucker2": 8, "tucker_in": 3, "tucker_out": 3, "svd": 12}
+"""So many candidates of a shape are measured: with the 11 shapes of a ResNet-18, three of them 1x1, no more
+than 11 + 8 * 26 + 3 * 12 = 255 engines."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class GpuChoices:
     """Tucker-2 as the fused operator and as three convolutions, the other forms as convolutions.
 
     Predicted times say which are worth an engine: they are not good enough to choose by, but for ranks of
-    one layer in one implementation they have an order.
+    one layer in one form they have an order.
     """
 
     device: Device
@@ -62,21 +63,20 @@ class GpuChoices:
     ) -> list[int]:
         """Indices of the candidates to measure for layers of one shape.
 
-        Of each implementation: what no roofline rules out, what is predicted to be faster than all that
-        lose no more, and of more than MOST_PER_IMPLEMENTATION of these, an even spread.
+        Of the fused ones, and of each native form: what no roofline rules out, what is predicted to be
+        faster than all that lose no more, and of too many of these, an even spread. Predictions of
+        different forms are not compared.
         """
+        groups: dict[tuple[Implementation, Form], list[tuple[float, float, int]]] = {}
+        for i, candidate in enumerate(candidates):
+            bounds = (bound.lower_bound(layer, candidate) for bound in (self, roofline))
+            if max(bounds) < dense_ms and (ms := self.predicted(layer, candidate)) < math.inf:
+                group = groups.setdefault((candidate.implementation, candidate.form), [])
+                group.append((ms, float(errors[:, i].sum()), i))
         kept: list[int] = []
-        for implementation in ("fused", "native"):
-            of_it = [
-                i
-                for i, candidate in enumerate(candidates)
-                if candidate.implementation == implementation
-                and self.lower_bound(layer, candidate) < dense_ms
-                and roofline.lower_bound(layer, candidate) < dense_ms
-            ]
-            times = {i: self.predicted(layer, candidates[i]) for i in of_it}
-            runnable = sorted((t, errors[:, i].sum(), i) for i, t in times.items() if t < math.inf)
-            kept += _spread(_front([i for *_, i in runnable], errors))
+        for (implementation, form), group in groups.items():
+            most = MOST_FUSED if implementation == "fused" else MOST_NATIVE[form]
+            kept += _spread(_front([i for *_, i in sorted(group)], errors), most)
         return kept
 
     def model(self, layer: ConvLayer, candidate: Candidate) -> onnx.ModelProto:
@@ -144,9 +144,9 @@ def _front(fastest_first: Sequence[int], errors: NDArray[np.float64]) -> list[in
     return front
 
 
-def _spread(indices: Sequence[int]) -> list[int]:
-    """At most MOST_PER_IMPLEMENTATION of them, evenly spread over their order."""
-    if len(indices) <= MOST_PER_IMPLEMENTATION:
+def _spread(indices: Sequence[int], most: int) -> list[int]:
+    """At most so many of them, evenly spread over their order."""
+    if len(indices) <= most:
         return list(indices)
-    chosen = np.linspace(0, len(indices) - 1, MOST_PER_IMPLEMENTATION).round().astype(int)
+    chosen = np.linspace(0, len(indices) - 1, most).round().astype(int)
     return [indices[i] for i in chosen]

@@ -122,6 +122,11 @@ def open_size(path: Path) -> None:
     onnx.save(model, str(path))
 
 
+def on_backend(backend: str, *more: object) -> Callable[[Path], list[object]]:
+    words = ("--max-error", 1, "--backend", backend, *more)
+    return lambda f: ["plan", f / "model.onnx", *words]
+
+
 X = images(16)
 GOOD = {"form": "tucker2", "r_in": 16, "r_out": 16}
 
@@ -141,6 +146,13 @@ CASES: list[Case] = [
     ("engine", lambda f: [*build(f), "-o", f / "o.engine"], "missing: the Python package tensorrt"),
     ("plan of TensorRT", lambda f: [*build(f), "-o", f / "o.plan"], "o.onnx"),
     ("engine options", lambda f: build(f, "--precision", "fp16"), "options of TensorRT engines"),
+    ("a plan on TensorRT", on_backend("tensorrt"), "leave out --backend tensorrt"),
+    ("no such backend", on_backend("cudnn"), "--backend is 'cudnn'"),
+    (
+        "engine options of a plan",
+        on_backend("onnxruntime", "--precision", "fp16"),
+        "options of TensorRT engines for a plan",
+    ),
     ("no such precision", lambda f: build(f, "--precision", "int8"), "--precision is 'int8'"),
     ("workspace", lambda f: build(f, "--memPoolSize", "dla:1"), "--workspace is 'dla:1'"),
     ("min shapes", lambda f: build(f, "--minShapes", "image"), "shape 'image'"),
