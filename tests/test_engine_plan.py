@@ -12,6 +12,7 @@ import pytest
 
 import tdc_deploy
 from tdc_deploy import api, engine_forms, engines
+from tdc_deploy.backends.tensorrt import backend
 from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.network import network_of
@@ -195,10 +196,16 @@ def test_candidates_that_cannot_be_built_are_left_out(folder: Path, gpu: FakeGpu
     assert {c.implementation for c in plan(folder).selection.values()} == {"fused"}
 
 
-def test_a_dense_layer_that_cannot_be_built_ends_the_plan(folder: Path, gpu: FakeGpu) -> None:
-    gpu.refuse = {"Conv"}
-    with pytest.raises(TdcError, match="no kernel for it"):
+def test_a_dense_layer_that_cannot_be_built_ends_the_plan(
+    folder: Path, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build_layer(*_: Any) -> Any:
+        raise TdcError("no layout for it")
+
+    monkeypatch.setattr(backend, "build_layer", build_layer)
+    with pytest.raises(TdcError, match="no layout for it"):
         plan(folder)
+    assert gpu.log == ["build", "measure"], "the source"
 
 
 def test_all_builds_share_one_timing_cache(folder: Path, gpu: FakeGpu) -> None:

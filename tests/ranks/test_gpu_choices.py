@@ -73,10 +73,10 @@ def test_the_operator_takes_no_pointwise_and_no_large_kernels() -> None:
 @pytest.mark.parametrize("paper_grid", [False, True])
 @pytest.mark.parametrize("hw", [7, 56])
 def test_the_number_of_builds_is_bounded(hw: int, paper_grid: bool) -> None:
-    layer = conv_layer("conv", 256, 256, 3, (hw, hw))
+    layer = conv_layer("conv", 160, 160, 3, (hw, hw))
     choices = replace(CHOICES, paper_grid=paper_grid)
     found = kept(choices, layer)
-    assert len(choices.offered(layer)) > 80
+    assert len(choices.offered(layer)) > 25
     counts = Counter((c.implementation, c.form) for c in found)
     assert 4 <= counts.pop(("fused", "tucker2")) <= MOST_FUSED
     assert counts and all(2 <= n <= MOST_NATIVE[form] for (_, form), n in counts.items())

@@ -52,10 +52,14 @@ def backend(machine: Machine = MACHINE, **options: Any) -> TensorRtBackend:
         backend(replace(MACHINE, device=find_device("H100"))),
         backend(replace(MACHINE, device=replace(A100, multiprocessors=42))),
     ],
-    ids=str,
 )
 def test_whatever_changes_a_latency_is_in_the_key(other: TensorRtBackend) -> None:
     assert other.describe() != backend().describe()
+
+
+def test_the_ends_of_a_network_are_in_the_key() -> None:
+    fp32, fp16 = (backend(precision="fp16", io_precision=ends) for ends in ("fp32", "fp16"))
+    assert fp32.describe() != fp16.describe()
 
 
 @pytest.mark.parametrize(
@@ -65,7 +69,6 @@ def test_whatever_changes_a_latency_is_in_the_key(other: TensorRtBackend) -> Non
         backend(min_shapes={"image": (1, 1)}),
         backend(replace(MACHINE, plugin=Path("moved.so"))),
     ],
-    ids=str,
 )
 def test_what_changes_none_is_not(same: TensorRtBackend) -> None:
     assert same.describe() == backend().describe()
@@ -141,7 +144,7 @@ def test_a_layer_in_fp16_takes_and_gives_fp16(candidate: Candidate) -> None:
     layer = conv_layer()
     model = GpuChoices(A100, "fp16").model(layer, candidate)
     shapes = {"x": (1, 64, 14, 14)}
-    made = prepare(network_of(model), shapes, A100, "fp16", 10, half_ends=True)
+    made = prepare(network_of(model), shapes, A100, "fp16", 10, io_precision="fp16")
     kinds = [node.op_type for node in made.model.graph.node]
     expected = {"dense": 1, "native": 3}.get(
         "dense" if candidate.form == "dense" else candidate.implementation
