@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="torch is not installed")
 import torch
 from tdc_train.layers import SvdConv2d, SvdLinear, TuckerConv2d
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from tdc_deploy.errors import TdcError
 from tdc_deploy.tucker import decompose, reconstruct
