@@ -80,7 +80,6 @@ def initialised(model: nn.Module, plan: Plan, init: str, batches: Sequence[Tenso
 
 def _data_aware(model: nn.Module, plan: Plan, batches: Sequence[Tensor]) -> dict[str, Factors]:
     from tdc_deploy.tucker.data_aware import data_aware_decompose
-
     from tdc_train.conversion import selection_of
     from tdc_train.statistics import patch_moments
 
