@@ -74,8 +74,6 @@ NAMES: dict[str, tuple[Version, Version | None]] = {
     "IPluginRegistry.plugin_creator_list": (OLDEST, (11, 0)),
     "IPluginRegistry.all_creators": (STRONGLY_TYPED, None),
     "QuickPluginCreationRequest.STRICT_AOT": (EMBEDDED, None),
-    "TensorFormat.HWC": (OLDEST, None),
-    "TensorFormat.HWC8": (OLDEST, None),
     "IPluginCreator.plugin_namespace": (OLDEST, None),
     "IPluginCreatorV3One.plugin_namespace": (STRONGLY_TYPED, None),
     "get_plugin_registry": (OLDEST, None),
