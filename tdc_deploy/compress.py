@@ -10,6 +10,7 @@ from tdc_deploy.graph.decompose import decompose_conv
 from tdc_deploy.graph.fuse import fuse, mark_compressed
 from tdc_deploy.graph.network import Network
 from tdc_deploy.graph.shapes import infer_shapes
+from tdc_deploy.graph.sharing import share_constants
 from tdc_deploy.repair import Repair
 from tdc_deploy.source import Source
 from tdc_deploy.tucker import decompose
@@ -66,6 +67,7 @@ def fuse_chains(
             native.append(chain)
     mark_compressed(network, [chain for chain in native if chain in compressed])
     fuse(network, [chain for chain in chains if chain not in native], compressed)
+    share_constants(network.graph)
     return network
 
 

@@ -105,7 +105,7 @@ def make_plan(
     if not source.plannable:
         raise TdcError(
             f"{source.path} has no convolution to decompose",
-            expected="at least one ungrouped 2-D convolution in float32 with stored weights",
+            expected="at least one ungrouped 2-D convolution in float32 or float16 with stored weights",
             fix="tdc-deploy inspect says why each layer stays dense",
         )
     choices = choices or OnnxRuntimeChoices(paper_grid=goal.solver == "tdc")

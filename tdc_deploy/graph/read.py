@@ -10,11 +10,14 @@ import onnxscript.optimizer
 from google.protobuf.message import DecodeError
 
 from tdc_deploy.errors import TdcError
-from tdc_deploy.graph.convs import canonicalise
+from tdc_deploy.graph.convs import canonicalise, drop_absent_biases
 from tdc_deploy.graph.fuse import unfuse
 from tdc_deploy.graph.network import Network, model_of, network_of
 
 MIN_OPSET = 11
+
+# Quantised weights are small on purpose, and subgraphs are left alone.
+_NEVER_FOLDED = {"DequantizeLinear", "If", "Loop", "Scan"}
 
 
 def read_network(path: Path) -> Network:
@@ -78,15 +81,60 @@ def fold(network: Network) -> Network:
 
     onnxscript's optimiser is the one that finds the BatchNorm of both of torch's exporters.
     """
-    model = onnx_ir.from_proto(model_of(network))
-    onnxscript.optimizer.optimize(model)
-    folded = network_of(onnx_ir.to_proto(model))
-    # onnxscript's rules remember the last model that they matched, and would keep its weights alive.
-    for value in model.graph.initializers.values():
-        value.const_value = None
+    drop_absent_biases(network.graph)
+    folded = _optimised(model_of(network)) or network
     folded.graph.cleanup().toposort()
     canonicalise(folded.graph)
     return folded
+
+
+def _optimised(proto: onnx.ModelProto) -> Network | None:
+    """The model after onnxscript's optimiser; None where that breaks: no reason to refuse a model."""
+    try:
+        model = onnx_ir.from_proto(proto)
+        onnxscript.optimizer.optimize(model)
+        if pending := _weight_arithmetic(model):
+            # Behind them may be a BatchNorm again.
+            onnxscript.optimizer.fold_constants(
+                model, should_fold=lambda node: True if id(node) in pending else None
+            )
+            onnxscript.optimizer.optimize(model)
+        folded = network_of(onnx_ir.to_proto(model))
+    except Exception:
+        return None
+    # onnxscript's rules remember the last model that they matched, and would keep its weights alive.
+    for value in model.graph.initializers.values():
+        value.const_value = None
+    return folded
+
+
+def _weight_arithmetic(model: onnx_ir.Model) -> set[int]:
+    """Ids of the nodes that compute a convolution's weight or bias from stored tensors alone.
+
+    The optimiser leaves those that are large. A quantised weight stays quantised.
+    """
+    found: set[int] = set()
+    for conv in model.graph:
+        if conv.op_type == "Conv" and not conv.domain:
+            for value in conv.inputs[1:]:
+                found |= _stored_origin(value) or set()
+    return found
+
+
+def _stored_origin(value: onnx_ir.Value | None) -> set[int] | None:
+    """The nodes that `value` is computed by, if all that they read is stored; else None."""
+    nodes: set[int] = set()
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        producer = None if value is None else value.producer()
+        if value is None or (producer is None and value.is_initializer()):
+            continue
+        if producer is None or producer.op_type in _NEVER_FOLDED:
+            return None
+        nodes.add(id(producer))
+        waiting += producer.inputs
+    return nodes
 
 
 def model_files(path: Path) -> list[Path]:

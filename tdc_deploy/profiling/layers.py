@@ -29,7 +29,7 @@ BATCH = 24
 
 
 def layer_model(layer: ConvLayer, candidate: Candidate) -> onnx.ModelProto:
-    """A model of just this layer in this form; input x [batch, C, H, W], random weights.
+    """A model of just this layer in this form and its type; input x [batch, C, H, W], random weights.
 
     Convolution time does not depend on the values, as long as none is denormal.
     """
@@ -39,8 +39,9 @@ def layer_model(layer: ConvLayer, candidate: Candidate) -> onnx.ModelProto:
     for i, part in enumerate(parts):
         fan_in = part.c_in * part.kernel[0] * part.kernel[1]
         values = rng.standard_normal((part.c_out, part.c_in, *part.kernel), np.float32)
-        weights.append(onnx.numpy_helper.from_array(values / np.float32(fan_in**0.5), f"w{i}"))
-        weights.append(onnx.numpy_helper.from_array(np.full(part.c_out, 0.1, np.float32), f"b{i}"))
+        values = (values / fan_in**0.5).astype(layer.dtype)
+        weights.append(onnx.numpy_helper.from_array(values, f"w{i}"))
+        weights.append(onnx.numpy_helper.from_array(np.full(part.c_out, 0.1, layer.dtype), f"b{i}"))
         output = "y" if i == len(parts) - 1 else f"t{i + 1}"
         nodes.append(
             onnx.helper.make_node(
@@ -52,9 +53,9 @@ def layer_model(layer: ConvLayer, candidate: Candidate) -> onnx.ModelProto:
                 dilations=part.dilations,
             )
         )
-    float32 = onnx.TensorProto.FLOAT
-    x = onnx.helper.make_tensor_value_info("x", float32, [layer.batch, layer.c_in, *layer.in_hw])
-    y = onnx.helper.make_tensor_value_info("y", float32, [layer.batch, layer.c_out, *layer.out_hw])
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(layer.dtype))
+    x = onnx.helper.make_tensor_value_info("x", kind, [layer.batch, layer.c_in, *layer.in_hw])
+    y = onnx.helper.make_tensor_value_info("y", kind, [layer.batch, layer.c_out, *layer.out_hw])
     graph = onnx.helper.make_graph(nodes, "layer", [x], [y], weights)
     opset = onnx.helper.make_opsetid("", OPSET)
     return onnx.helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
@@ -128,6 +129,7 @@ class LayerProfiler:
         return {"backend": self.backend.describe(), "layer": shape, "candidate": form}
 
 
-def _feeds(layer: ConvLayer) -> dict[str, NDArray[np.float32]]:
+def _feeds(layer: ConvLayer) -> dict[str, NDArray[Any]]:
     shape = (layer.batch, layer.c_in, *layer.in_hw)
-    return {"x": np.random.default_rng(1).standard_normal(shape, np.float32)}
+    x = np.random.default_rng(1).standard_normal(shape, np.float32)
+    return {"x": x.astype(layer.dtype, copy=False)}
