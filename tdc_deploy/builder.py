@@ -11,6 +11,7 @@ from tdc_deploy.artifact import Artifact, Decision, write_artifact
 from tdc_deploy.errors import TdcError
 from tdc_deploy.evaluate import Evaluator
 from tdc_deploy.files import check_writable
+from tdc_deploy.graph.large import check_large, is_large
 from tdc_deploy.graph.read import load_checked
 from tdc_deploy.plan_file import Plan, check_layers
 from tdc_deploy.planner import Goal, make_plan, with_errors
@@ -92,7 +93,7 @@ def make_artifact(
         output, sidecar_path(output), decision, reason, plan, comparison, ratio, tuple(warnings)
     )
     model = load_checked(evaluator.source.path) if decision == "source" else built.model
-    onnx.checker.check_model(model)
+    check_large(model) if is_large(model) else onnx.checker.check_model(model)
     write_artifact(artifact, model, evaluator.source, evaluator.backend.describe())
     return artifact
 

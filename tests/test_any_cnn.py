@@ -407,11 +407,8 @@ def outputs(path: Path, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any
     return result if isinstance(result, dict) else {"only": result}
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_built_at_full_ranks_it_is_the_same_function(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    case = CASES[name]
+def check_full_ranks(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build at full ranks, in fake time, and compare the artifact with the model."""
     path = written(case, tmp_path)
     source = read_source(path, case.shapes)
     assert len(source.plannable) == case.layers
@@ -429,7 +426,6 @@ def test_built_at_full_ranks_it_is_the_same_function(
     )
     assert artifact.decision == "compressed"
     onnx.checker.check_model(str(artifact.path), full_check=True)
-    assert sorted(file.name for file in tmp_path.glob("out*")) == ["out.onnx", "out.onnx.json"]
     first = {n: array[: source.inputs[n][0]] for n, array in given.items()}
     rng = np.random.default_rng(2)
     others = [
@@ -445,6 +441,23 @@ def test_built_at_full_ranks_it_is_the_same_function(
         for key, expected in before.items():
             assert after[key].dtype == expected.dtype
             assert relative(after[key], expected) <= case.error, key
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_built_at_full_ranks_it_is_the_same_function(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_full_ranks(CASES[name], tmp_path, monkeypatch)
+    assert sorted(file.name for file in tmp_path.glob("out*")) == ["out.onnx", "out.onnx.json"]
+
+
+@pytest.mark.parametrize("name", ["open batch", "If", "float16", "constants", "shared kernel"])
+def test_and_where_its_weights_do_not_fit_into_one_message(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tdc_deploy.graph.large.MAX_INLINE_BYTES", 1000)
+    check_full_ranks(CASES[name], tmp_path, monkeypatch)
+    assert len(list(tmp_path.glob("out.onnx.*.data"))) == 1
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.reasons])
@@ -471,3 +484,47 @@ def test_a_kernel_that_layers_share_is_stored_once(
     again = api.build(artifact.path, tmp_path / "again.onnx", max_error=1.0, threads=1)
     assert again.decision == "fused"
     assert (tmp_path / "again.onnx").stat().st_size <= artifact.path.stat().st_size
+
+
+@pytest.mark.slow
+def test_a_model_of_more_than_two_gigabytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table of zeros that one row is read of: a hole on the disk, but MEMORY in memory."""
+    model, rows = residual(), 2**29 // 128 * 9 // 8
+    table = model.graph.initializer.add(name="table", data_type=FLOAT, dims=[rows, 128])
+    table.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": "table.data", "length": str(rows * 512)}.items():
+        table.external_data.add(key=key, value=value)
+    with (tmp_path / "table.data").open("wb") as file:
+        file.truncate(rows * 512)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([7]), "row"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0, 1]), "axes"))
+    last = model.graph.output[0].name
+    model.graph.node.extend(
+        [
+            helper.make_node("Gather", ["table", "row"], ["values"], "gather"),
+            helper.make_node("ReduceSum", ["values"], ["sum"], "sum", keepdims=0),
+            helper.make_node("Add", [last, "sum"], ["y"], "shift"),
+        ]
+    )
+    model.graph.output[0].name = "y"
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    source = read_source(tmp_path / "model.onnx")
+    given = arrays(source)
+    np.savez(tmp_path / "in.npz", **given)  # type: ignore[arg-type]  # of its other options
+    FakeTime(monkeypatch).ratio = (0.5, 0.4, 0.6)
+    plan = Plan({n: full_ranks(layer) for n, layer in source.plannable.items()})
+    artifact = api.build(
+        source.path,
+        tmp_path / "out.onnx",
+        plan=plan,
+        inputs=tmp_path / "in.npz",
+        max_error=1.0,
+        threads=1,
+    )
+    assert artifact.decision == "compressed"
+    (data,) = tmp_path.glob("out.onnx.*.data")
+    assert data.stat().st_size > 2**31
+    (before,), (after,) = (outputs(p, given).values() for p in (source.path, artifact.path))
+    assert relative(after, before) <= EXACT

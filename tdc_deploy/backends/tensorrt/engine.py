@@ -26,6 +26,7 @@ from tdc_deploy.backends.tensorrt.prepare import Prepared
 from tdc_deploy.backends.tensorrt.profiles import Ranges
 from tdc_deploy.errors import TdcError
 from tdc_deploy.files import write_whole
+from tdc_deploy.graph.large import serialised
 from tdc_deploy.graph.shapes import Shape
 from tdc_deploy.progress import Progress
 
@@ -172,7 +173,7 @@ def _plan(
     else:
         progress("building an engine", 0, 1)
     network = NetworkFromOnnxBytes(
-        prepared.model.SerializeToString(), strongly_typed=version >= STRONGLY_TYPED
+        serialised(prepared.model), strongly_typed=version >= STRONGLY_TYPED
     )
     if edit is not None:
         network = _edited(network, edit)
