@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.shapes import Shapes
 from tdc_deploy.types import ConvLayer
 
@@ -167,7 +168,19 @@ def _has_shape(node: gs.Node, shapes: Shapes) -> bool:
 def _layer(node: gs.Node, shapes: Shapes) -> ConvLayer:
     groups = node.attrs["group"]
     m, c, kh, kw = node.inputs[1].shape
-    batch, _, height, width = shapes[node.inputs[0].name]
+    batch, channels, height, width = shapes[node.inputs[0].name]
+    if channels != c * groups:
+        raise TdcError(
+            f"convolution {node.name!r} reads {channels} channels, but its weight is for {c * groups}",
+            expected="as many",
+            fix="export the model again",
+        )
+    if has_bias(node) and tuple(node.inputs[2].shape or (m,)) != (m,):
+        raise TdcError(
+            f"the bias of convolution {node.name!r} has shape {tuple(node.inputs[2].shape)}",
+            expected=f"({m},), one number for each output channel",
+            fix="export the model again",
+        )
     attrs = node.attrs
     pads = attrs["pads"] if "auto_pad" not in attrs else _auto_pads(attrs, (height, width))
     top, left, bottom, right = pads

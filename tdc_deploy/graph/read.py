@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +40,9 @@ def load_checked(path: Path) -> onnx.ModelProto:
     if not path.is_file():
         raise TdcError(f"no model file at {path}", fix="check the path")
     try:
-        model = onnx.load(str(path), format="protobuf")
+        model = onnx.load(str(path), format="protobuf", load_external_data=False)
+        _check_lengths(model)
+        onnx.load_external_data_for_model(model, str(path.parent))
     except DecodeError as error:
         raise TdcError(
             f"{path} is not an ONNX file, or is cut short ({error})", fix="export the model again"
@@ -59,7 +62,40 @@ def load_checked(path: Path) -> onnx.ModelProto:
         raise TdcError(
             f"{path} is not a valid ONNX model: {_first_line(error)}", fix="export it again"
         ) from None
+    _check_ends(path, model)
     _short_domains(model)
+    _check_opset(path, model)
+    return model
+
+
+def _check_lengths(model: onnx.ModelProto) -> None:
+    """Raise ValueError if a tensor's external data is said to be of another length than it needs."""
+    for tensor in _tensors(model.graph):
+        lengths = [entry.value for entry in tensor.external_data if entry.key == "length"]
+        if tensor.data_location != onnx.TensorProto.EXTERNAL or not lengths:
+            continue
+        itemsize = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        needed = math.prod(tensor.dims) * itemsize
+        # Types of less than a byte are packed.
+        if int(lengths[0]) != needed and itemsize > 1:
+            raise ValueError(
+                f"{tensor.name!r} has {lengths[0]} bytes of external data and needs {needed}"
+            )
+
+
+def _check_ends(path: Path, model: onnx.ModelProto) -> None:
+    if not model.graph.output:
+        raise TdcError(f"{path} has no outputs", expected="an ONNX model", fix="export it again")
+    for value in [*model.graph.input, *model.graph.output]:
+        if not value.type.HasField("tensor_type"):
+            raise TdcError(
+                f"{value.name!r} of {path} is no tensor but a {value.type.WhichOneof('value')}",
+                expected="tensors in and out",
+                fix="export the network without what takes or makes it",
+            )
+
+
+def _check_opset(path: Path, model: onnx.ModelProto) -> None:
     opset = {entry.domain: entry.version for entry in model.opset_import}.get("", 0)
     if opset < MIN_OPSET:
         raise TdcError(
@@ -67,7 +103,12 @@ def load_checked(path: Path) -> onnx.ModelProto:
             expected=f"opset {MIN_OPSET} or newer",
             fix="export it again with a newer opset, or run onnx.version_converter",
         )
-    return model
+    if opset > (newest := onnx.defs.onnx_opset_version()):
+        raise TdcError(
+            f"{path} uses opset {opset}",
+            expected=f"at most {newest}, the newest that onnx {onnx.__version__} knows",
+            fix="export it again with an older opset, or pip install --upgrade onnx onnxruntime",
+        )
 
 
 def _short_domains(model: onnx.ModelProto) -> None:

@@ -110,7 +110,7 @@ def _default(name: str, shape: object) -> Shape:
             f"input {name!r} has the open shape {_text(shape)}",
             expected="sizes for every dimension but the batch",
             fix=f"give --shapes {name}:"
-            + "x".join("?" if not isinstance(s, int) else str(s) for s in sizes)
+            + "x".join(str(s) if isinstance(s, int) and s > 0 else "?" for s in sizes)
             + " with numbers in place of ?",
         )
     return tuple(int(size) for size in sizes)
