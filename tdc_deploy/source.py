@@ -15,6 +15,7 @@ from tdc_deploy.graph.convs import FoundConv, bias, find_convs, kernel
 from tdc_deploy.graph.network import Network
 from tdc_deploy.graph.read import model_files, read_network
 from tdc_deploy.graph.shapes import Shape, Shapes, infer_shapes, input_shapes
+from tdc_deploy.graph.understand import understanding
 from tdc_deploy.observe import observed_inputs
 from tdc_deploy.tucker import Bases, dense_cost, mode_bases
 from tdc_deploy.types import ConvLayer
@@ -76,12 +77,13 @@ def read_source(path: Path, given_shapes: Mapping[str, Shape] | None = None) -> 
         TdcError: the file is no valid ONNX model, or the shapes do not fit it.
     """
     network = read_network(path)
-    inputs = input_shapes(network.graph, given_shapes)
-    shapes = infer_shapes(network, inputs)
-    shapes |= observed_inputs(network, inputs, shapes)
-    convs = {conv.name: conv for conv in find_convs(network.graph, shapes)}
-    _check_finite(path, convs)
-    compressed = compressed_chains(network, find_chains(network, shapes))
+    with understanding(path):
+        inputs = input_shapes(network.graph, given_shapes)
+        shapes = infer_shapes(network, inputs)
+        shapes |= observed_inputs(network, inputs, shapes)
+        convs = {conv.name: conv for conv in find_convs(network.graph, shapes)}
+        _check_finite(path, convs)
+        compressed = compressed_chains(network, find_chains(network, shapes))
     return Source(path, files_sha256(model_files(path)), network, inputs, shapes, convs, compressed)
 
 

@@ -20,8 +20,8 @@ from tdc_deploy.plan_file import LayerChoice, Plan
 from tdc_deploy.progress import silent
 from tdc_deploy.runtime.session import load
 from tdc_deploy.source import Source, read_source
-from tdc_deploy.types import Candidate, ConvLayer, Ranks
-from tests.fakes import FakeTime
+from tdc_deploy.types import Candidate, ConvLayer, Ranks, Ratio
+from tests.fakes import FakeTime, constant_timing
 from tests.helpers import FLOAT, Net, Pads, decaying, relative
 
 SAMPLES = 8
@@ -513,7 +513,8 @@ def test_a_model_of_more_than_two_gigabytes(
     source = read_source(tmp_path / "model.onnx")
     given = arrays(source)
     np.savez(tmp_path / "in.npz", **given)  # type: ignore[arg-type]  # of its other options
-    FakeTime(monkeypatch).ratio = (0.5, 0.4, 0.6)
+    ratio = Ratio(0.5, 0.4, 0.6, constant_timing(2.0), constant_timing(1.0))
+    monkeypatch.setattr("tdc_deploy.evaluate.compare_fresh", lambda *_: ratio)
     plan = Plan({n: full_ranks(layer) for n, layer in source.plannable.items()})
     artifact = api.build(
         source.path,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
@@ -27,6 +29,7 @@ PROVIDER = "CPUExecutionProvider"
 
 # ONNX Runtime's numbering: 3 is "error". Its warnings are about graphs, and go to the user's terminal.
 LOG_ERRORS_ONLY = 3
+LOG_NOTHING = 4
 
 
 def make_session(
@@ -129,6 +132,26 @@ class OnnxRuntimeBackend:
         """The latencies of single layers, one after another: a session is made in milliseconds."""
         for model, feeds in models:
             yield self.measure(model, feeds, effort)
+
+
+def run_for(model: onnx.ModelProto, feeds: Feeds, seconds: float) -> dict[str, NDArray[Any]]:
+    """One run of a model, ended if it takes longer (a Loop may never end).
+
+    Raises:
+        TdcError: ONNX Runtime refuses the model, or has not run it in that time.
+    """
+    session = make_session(_message(model), spinning=False, weights=_outside(model))
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = LOG_NOTHING
+    timer = threading.Timer(seconds, lambda: setattr(options, "terminate", True))
+    timer.start()
+    try:
+        with onnxruntime_errors("the model cannot be run"):
+            values = session.run(None, dict(feeds), options)
+    finally:
+        timer.cancel()
+    names = [node.name for node in session.get_outputs()]
+    return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
 
 
 def _outside(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:

@@ -15,6 +15,7 @@ from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.convs import canonicalise, drop_absent_biases
 from tdc_deploy.graph.fuse import unfuse
 from tdc_deploy.graph.network import Network, model_of, network_of
+from tdc_deploy.graph.understand import understanding
 
 MIN_OPSET = 11
 
@@ -30,9 +31,12 @@ def read_network(path: Path) -> Network:
     Raises:
         TdcError: the file is not a complete, valid ONNX model.
     """
-    network = network_of(load_checked(path))
-    unfuse(network)
-    return fold(network)
+    model = load_checked(path)
+    with understanding(path):
+        network = network_of(model)
+        del model  # the graph has its weights
+        unfuse(network)
+        return fold(network)
 
 
 def load_checked(path: Path) -> onnx.ModelProto:
@@ -58,7 +62,7 @@ def load_checked(path: Path) -> onnx.ModelProto:
     try:
         # By path: the checker would copy a model in memory twice.
         onnx.checker.check_model(str(path))
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
         raise TdcError(
             f"{path} is not a valid ONNX model: {_first_line(error)}", fix="export it again"
         ) from None
