@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
 from tdc_deploy.artifact import Artifact
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
+from tdc_deploy.backends.tensorrt.machine import open_machine
 from tdc_deploy.backends.tensorrt.options import EngineOptions
-from tdc_deploy.backends.tensorrt.requirements import check_engine_builds
+from tdc_deploy.backends.tensorrt.requirements import check_engine_builds, check_engine_plans
 from tdc_deploy.builder import Terms, check_output, make_artifact
+from tdc_deploy.engine_plan import EnginePlanner, planning_cache
 from tdc_deploy.engines import make_engine
 from tdc_deploy.errors import TdcError
 from tdc_deploy.evaluate import Evaluator
@@ -30,6 +33,8 @@ from tdc_deploy.source import Source, read_source
 
 StrPath = str | PathLike[str]
 Shapes = Mapping[str, tuple[int, ...]]
+GoalOf = Callable[[bool], Goal]
+"""The goal, once it is known whether there are real inputs or no need of them."""
 
 
 def plan(
@@ -45,6 +50,7 @@ def plan(
     shapes: Shapes | None = None,
     threads: int = 0,
     store: StrPath | None = None,
+    engine: EngineOptions | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Choose a form and ranks for every convolution of an ONNX model by measured time.
@@ -59,6 +65,7 @@ def plan(
         shapes: input shapes to plan at; unknown batch sizes are 1.
         threads: ONNX Runtime's threads within an operator; 0 leaves it to ONNX Runtime.
         store: the file of measurements; the user's cache directory if None.
+        engine: plan by times of TensorRT engines that are built like this, in place of ONNX Runtime's.
         progress: called as progress(what, done, total).
 
     Raises:
@@ -66,6 +73,10 @@ def plan(
     """
     wanted = inputs is not None
     goal = _goal(wanted, latency_budget, speedup, max_error, solver, flops_budget, theta)
+    if engine is not None:
+        return _plan_on_engines(
+            Path(model), inputs, goal, shapes, threads, store, engine, progress or silent
+        )
     with _opened(model, inputs, shapes, threads, store) as (evaluator, measurements):
         return make_plan(evaluator, measurements, goal, progress or silent)
 
@@ -98,8 +109,8 @@ def build(
     A model that came in as Tucker chains is fused, and shipped unless that is slower.
 
     Args:
-        output: the file to write; `.onnx`, or `.engine` or `.plan` for TensorRT, which takes a plan or a
-            model of Tucker chains.
+        output: the file to write; `.onnx`, or `.engine` or `.plan` for TensorRT, which is planned for by
+            times of engines.
         plan: a plan or its file, applied as it is.
         strict: raise where the budget cannot be met within `max_error`.
         fail_above: raise where the measured error is above this.
@@ -112,12 +123,22 @@ def build(
     source_path, output_path = Path(model), Path(output)
     budgets = (latency_budget, speedup, flops_budget)
     planned = any(budget is not None for budget in budgets)
+
+    def goal_of(known: bool) -> Goal:
+        return _goal(known, latency_budget, speedup, max_error, solver, flops_budget, theta)
+
     if output_path.suffix in ENGINE_SUFFIXES:
-        terms = Terms(strict, fail_above)
+        own = (("--plan", plan), ("--inputs", inputs), ("--max-error", max_error))
+        check_engine_builds(
+            source_path,
+            output_path,
+            _words(*own, ("--latency-budget", latency_budget), ("--speedup", speedup)),
+            (engine or EngineOptions()).plugin_mode,
+        )
         return _build_engine(
-            *(source_path, output_path, plan, inputs, max_error, planned, shapes),
+            *(source_path, output_path, plan, planned, inputs, goal_of, shapes, threads, store),
             engine or EngineOptions(),
-            terms,
+            Terms(strict, fail_above),
             progress or silent,
         )
     if engine is not None:
@@ -128,8 +149,7 @@ def build(
     given = _checked(source_path, output_path, plan, planned, fail_above, [inputs, store])
     with _opened(source_path, inputs, shapes, threads, store) as (evaluator, measured):
         fuse_only = plan is None and not planned and evaluator.source.is_compressed
-        wanted = inputs is not None or fuse_only
-        goal = _goal(wanted, latency_budget, speedup, max_error, solver, flops_budget, theta)
+        goal = goal_of(inputs is not None or fuse_only)
         return make_artifact(
             evaluator,
             measured,
@@ -142,41 +162,78 @@ def build(
         )
 
 
+def _words(*flags: tuple[str, object]) -> list[str]:
+    """The flags that have a value which can be typed, as words of a command."""
+    return [
+        word
+        for flag, value in flags
+        if isinstance(value, (str, PathLike, int, float))
+        for word in (flag, str(value))
+    ]
+
+
 def _build_engine(
     source_path: Path,
     output: Path,
     plan: Plan | StrPath | None,
-    inputs: StrPath | None,
-    max_error: float | None,
     planned: bool,
+    inputs: StrPath | None,
+    goal_of: GoalOf,
     shapes: Shapes | None,
+    threads: int,
+    store: StrPath | None,
     options: EngineOptions,
     terms: Terms,
     progress: Progress,
 ) -> Artifact:
-    own_words = {"--plan": plan, "--inputs": inputs, "--max-error": max_error}
-    words = [
-        word
-        for flag, value in own_words.items()
-        if isinstance(value, (str, PathLike, float))
-        for word in (flag, str(value))
-    ]
-    check_engine_builds(source_path, output, words, options.plugin_mode)
-    cache = options.timing_cache
-    given = _checked(source_path, output, plan, planned, terms.fail_above, [inputs, cache])
-    if planned:
-        raise TdcError(
-            "a budget for a TensorRT engine",
-            expected="a plan: planning by times measured on TensorRT is not there yet",
-            fix="plan on ONNX Runtime with tdc-deploy plan, then build with --plan plan.json",
+    read = [inputs, options.timing_cache, store]
+    given = _checked(source_path, output, plan, planned, terms.fail_above, read)
+    source, samples = _opened_for_engines(source_path, inputs, shapes, threads, options)
+    fuse_only = given is None and not planned and source.is_compressed
+    goal = goal_of(inputs is not None or (source.is_compressed and not planned))
+    machine = open_machine(options, progress)
+    job = (source, samples, output, goal, given)
+    if given is not None or fuse_only:
+        return make_engine(*job, options, terms, machine, progress)
+    options = replace(options, timing_cache=planning_cache(options, machine))
+    with Store(None if store is None else Path(store)) as measurements:
+        planner = EnginePlanner(source, samples, machine, options, measurements, threads, progress)
+        return make_engine(*job, options, terms, machine, progress, planner)
+
+
+def _plan_on_engines(
+    model: Path,
+    inputs: StrPath | None,
+    goal: Goal,
+    shapes: Shapes | None,
+    threads: int,
+    store: StrPath | None,
+    options: EngineOptions,
+    progress: Progress,
+) -> Plan:
+    check_engine_plans(model, options.plugin_mode)
+    source, samples = _opened_for_engines(model, inputs, shapes, threads, options)
+    machine = open_machine(options, progress)
+    options = replace(options, timing_cache=planning_cache(options, machine))
+    with Store(None if store is None else Path(store)) as measurements:
+        return EnginePlanner(source, samples, machine, options, measurements, threads, progress)(
+            goal
         )
-    if cache is not None:
-        check_writable(cache)
-    source = read_source(source_path, {**(shapes or {}), **options.opt_shapes})
-    samples = _samples(source, inputs)
-    known = inputs is not None or source.is_compressed
-    limit = _goal(known, None, None, max_error, "milp", None, THETA).max_error
-    return make_engine(source, samples, output, given, limit, options, terms, progress)
+
+
+def _opened_for_engines(
+    model: Path,
+    inputs: StrPath | None,
+    shapes: Shapes | None,
+    threads: int,
+    options: EngineOptions,
+) -> tuple[Source, Samples]:
+    _check_threads(threads)
+    return_large_blocks()
+    if options.timing_cache is not None:
+        check_writable(options.timing_cache)
+    source = read_source(model, {**(shapes or {}), **options.opt_shapes})
+    return source, _samples(source, inputs)
 
 
 def _checked(
@@ -209,13 +266,17 @@ def _opened(
     threads: int,
     store: StrPath | None,
 ) -> Iterator[tuple[Evaluator, Store]]:
-    if threads < 0:
-        raise TdcError(f"threads is {threads}", expected="0 (ONNX Runtime's choice) or more")
+    _check_threads(threads)
     return_large_blocks()
     source = read_source(Path(model), shapes)
     samples = _samples(source, inputs)
     with Store(None if store is None else Path(store)) as measurements:
         yield Evaluator(source, samples, OnnxRuntimeBackend(threads), measurements), measurements
+
+
+def _check_threads(threads: int) -> None:
+    if threads < 0:
+        raise TdcError(f"threads is {threads}", expected="0 (ONNX Runtime's choice) or more")
 
 
 def _samples(source: Source, inputs: StrPath | None) -> Samples:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 
-from tdc_deploy.errors import TdcError
 from tdc_deploy.files import write_whole
+from tdc_deploy.graph.large import content_sha256, file_content, is_large, outside, shell
 from tdc_deploy.plan_file import Plan, plan_to_json
 from tdc_deploy.sidecar import FORMAT, VERSION
 from tdc_deploy.source import Source
@@ -21,9 +21,6 @@ from tdc_deploy.strict_json import dumps
 from tdc_deploy.types import Ratio
 from tdc_deploy.verify import Comparison
 from tdc_deploy.versions import library_versions
-
-# Protobuf cannot serialise more in one piece.
-MAX_INLINE_BYTES = 2**31 - 1
 
 Decision = Literal["compressed", "fused", "source"]
 """compressed: by a plan; fused: it came in as chains; source: the model as it came in."""
@@ -55,28 +52,42 @@ class Artifact:
 def write_artifact(
     artifact: Artifact, model: onnx.ModelProto, source: Source, backend: Mapping[str, str]
 ) -> None:
-    """Write the model and its sidecar, both or neither."""
-    size = model.ByteSize()
-    if size > MAX_INLINE_BYTES:
-        raise TdcError(f"the result is {size} bytes", expected="at most 2 GiB in one ONNX file")
-    content = model.SerializeToString()
+    """Write the model and its sidecar, both or neither; of a model that protobuf cannot write in one piece,
+    the weights in a file beside it.
+    """
+    weights = outside(model) if is_large(model) else []
     description = describe(artifact, source, backend) | {
         "precision": sorted(_weight_types(model)),
         "inputs": [_value(value) for value in model.graph.input],
         "outputs": [_value(value) for value in model.graph.output],
     }
-    write_with_sidecar(artifact, content, description)
+    if not weights:
+        write_with_sidecar(artifact, model.SerializeToString(), description)
+        return
+    sha256 = content_sha256(weights)
+    # Named after its content: an interrupted build leaves the weights of the artifact that was there.
+    beside = artifact.path.with_name(f"{artifact.path.name}.{sha256[:12]}.data")
+    description["weights"] = {"file": beside.name, "sha256": sha256, "bytes": weights[-1].end}
+    content = shell(model, weights, beside.name).SerializeToString()
+    write_with_sidecar(artifact, content, description, {beside: file_content(weights)})
 
 
-def write_with_sidecar(artifact: Artifact, content: bytes, description: dict[str, Any]) -> None:
-    """Write the file and a sidecar of this content, to which the file's hash is added; both or neither."""
+def write_with_sidecar(
+    artifact: Artifact,
+    content: bytes,
+    description: dict[str, Any],
+    beside: Mapping[Path, Iterable[bytes]] | None = None,
+) -> None:
+    """Write the file, a sidecar of this content, to which the file's hash is added, and what stands
+    `beside` them; all or nothing.
+    """
     description["artifact"] = {
         "file": artifact.path.name,
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
     }
     text = dumps(description) + "\n"
-    write_whole({artifact.path: content, artifact.sidecar: text.encode()})
+    write_whole({**(beside or {}), artifact.path: content, artifact.sidecar: text.encode()})
 
 
 def describe(artifact: Artifact, source: Source, backend: Mapping[str, str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.network import network_of
 from tdc_deploy.graph.read import load_checked
 from tdc_deploy.graph.shapes import Shape, Shapes, input_shapes
+from tdc_deploy.graph.understand import understanding
 from tdc_deploy.runtime.engine_info import EngineInfo, engine_info
 from tdc_deploy.runtime.session import ENGINE_SUFFIXES
 from tdc_deploy.samples import input_types
@@ -41,7 +42,9 @@ def open_subject(path: Path, shapes: Mapping[str, Shape] | None, threads: int) -
     from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 
     backend = OnnxRuntimeBackend(threads)
-    graph = network_of(load_checked(path)).graph
+    model = load_checked(path)
+    with understanding(path):
+        graph = network_of(model).graph
     sizes = input_shapes(graph, shapes)
     types = input_types(graph)
     return Subject(path, types, sizes, lambda: backend.runner(path), backend.describe())

@@ -11,6 +11,7 @@ from tdc_deploy.artifact import Artifact, Decision, write_artifact
 from tdc_deploy.errors import TdcError
 from tdc_deploy.evaluate import Evaluator
 from tdc_deploy.files import check_writable
+from tdc_deploy.graph.large import check_large, is_large
 from tdc_deploy.graph.read import load_checked
 from tdc_deploy.plan_file import Plan, check_layers
 from tdc_deploy.planner import Goal, make_plan, with_errors
@@ -84,7 +85,7 @@ def make_artifact(
         built = _build(evaluator, plan, goal.max_error, progress)
     plan, comparison, ratio = built.plan, built.comparison, built.ratio
     decision, reason = _decide(built)
-    warnings = _warnings(plan, goal, decision, ratio)
+    warnings = warnings_of(plan, goal, decision, ratio)
     if plan is not None and plan.model_sha256 not in (None, evaluator.source.sha256):
         warnings.append("the plan was made for another model, or for another version of this one")
     hold_to(terms, warnings, comparison, decision)
@@ -92,7 +93,7 @@ def make_artifact(
         output, sidecar_path(output), decision, reason, plan, comparison, ratio, tuple(warnings)
     )
     model = load_checked(evaluator.source.path) if decision == "source" else built.model
-    onnx.checker.check_model(model)
+    check_large(model) if is_large(model) else onnx.checker.check_model(model)
     write_artifact(artifact, model, evaluator.source, evaluator.backend.describe())
     return artifact
 
@@ -167,7 +168,8 @@ def _decide(built: _Built) -> tuple[Decision, str]:
     return ("compressed" if built.compressed else "fused"), f"it takes {interval}"
 
 
-def _warnings(plan: Plan | None, goal: Goal, decision: Decision, ratio: Ratio) -> list[str]:
+def warnings_of(plan: Plan | None, goal: Goal, decision: Decision, ratio: Ratio) -> list[str]:
+    """The plan's warnings, and those of a budget that the result misses."""
     warnings = [] if plan is None else list(plan.warnings)
     budget = goal.latency_budget
     if budget is not None and not warnings and decision == "compressed" and ratio.lower > budget:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from tdc_deploy.graph.chains import Chain, find_chains
 from tdc_deploy.graph.convs import kernel
@@ -10,6 +10,7 @@ from tdc_deploy.graph.decompose import decompose_conv
 from tdc_deploy.graph.fuse import fuse, mark_compressed
 from tdc_deploy.graph.network import Network
 from tdc_deploy.graph.shapes import infer_shapes
+from tdc_deploy.graph.sharing import share_constants
 from tdc_deploy.repair import Repair
 from tdc_deploy.source import Source
 from tdc_deploy.tucker import decompose
@@ -26,6 +27,13 @@ def compress(
 
     `repair` corrects the statistics of what the chains put out; `refine` improves the HOSVD by HOOI.
     """
+    return fuse_chains(decompose_layers(source, selection, repair, refine), source, selection)
+
+
+def decompose_layers(
+    source: Source, selection: Selection, repair: Repair | None = None, refine: bool = False
+) -> Network:
+    """The same before any chain is fused."""
     network = source.network.copy()
     nodes = {node.name: node for node in network.graph.nodes}
     ends = []
@@ -38,12 +46,14 @@ def compress(
         ends.append(decompose_conv(network.graph, node, factors)[-1])
     if repair is not None:
         repair.correct(network, ends)
-    return _fuse_all(network, source, selection)
+    return network
 
 
-def _fuse_all(network: Network, source: Source, selection: Selection) -> Network:
-    """Fuse every chain of `network`, in place, but those that the selection keeps native, and remember
-    which are decompositions.
+def fuse_chains(
+    network: Network, source: Source, selection: Selection, unfused: Collection[str] = ()
+) -> Network:
+    """Fuse every chain of `network`, in place, but those that the selection keeps native or whose last
+    node is among `unfused`, and remember which are decompositions.
     """
     chains = find_chains(network, infer_shapes(network, source.inputs))
     came_compressed = {chain.core.name for chain in source.compressed}
@@ -53,10 +63,11 @@ def _fuse_all(network: Network, source: Source, selection: Selection) -> Network
         implementation = made.get(_layer_of(chain))
         if implementation is not None or chain.core.name in came_compressed:
             compressed.append(chain)
-        if implementation == "native":
+        if implementation == "native" or chain.last.name in unfused:
             native.append(chain)
-    mark_compressed(network, native)
+    mark_compressed(network, [chain for chain in native if chain in compressed])
     fuse(network, [chain for chain in chains if chain not in native], compressed)
+    share_constants(network.graph)
     return network
 
 
@@ -64,4 +75,9 @@ def _layer_of(chain: Chain) -> str:
     """The layer that the chain decomposes, or nothing if its nodes are not all of one."""
     name = str(chain.core.name).removesuffix("/core")
     ends = (chain.first.name, chain.last.name)
-    return name if ends == (f"{name}/first", f"{name}/last") else ""
+    return name if ends == (f"{name}/first", last_node(name)) else ""
+
+
+def last_node(layer: str) -> str:
+    """The name of the last convolution of a layer's chain, and of the operator that it is fused to."""
+    return f"{layer}/last"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Callable
 
 from tdc_deploy.errors import TdcError
@@ -12,7 +13,8 @@ USER_ERROR = 2
 
 
 def run(app: Callable[[], object]) -> None:
-    """Run a command line; a TdcError is printed without a traceback and exits with 2."""
+    """Run a command line; a warning is one line, a TdcError has no traceback and exits with 2."""
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
         app()
     except TdcError as error:

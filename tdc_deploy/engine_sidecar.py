@@ -18,13 +18,14 @@ from tdc_deploy.source import Source
 from tdc_deploy.versions import installed_version
 
 if TYPE_CHECKING:
-    from tdc_deploy.engines import Built
+    from tdc_deploy.engine_forms import Built
 
 
 def write_engine(
     artifact: Artifact,
     chosen: Built,
     built: Mapping[str, Built],
+    chains: Mapping[str, str],
     source: Source,
     ranges: Ranges,
     options: EngineOptions,
@@ -33,12 +34,14 @@ def write_engine(
 ) -> None:
     """Write the chosen engine and its sidecar, both or neither.
 
-    `plugin` is the library that the engine needs when it is loaded, None if it needs none.
+    `chains` says of each chain whether it is fused, native or dense; `plugin` is the library that the
+    engine needs when it is loaded, None if it needs none.
     """
     description = describe(artifact, source, backend_of(device, chosen.engine))
     description |= engine_fields(chosen.engine, ranges, options)
     description["plugin"] = None if plugin is None else plugin_fields(plugin)
     description["engine"]["form"] = chosen.form
+    description["engine"]["chains"] = dict(chains)
     description["engine"]["forms"] = {
         form: {
             "time_ms": entry.ratio.after.median,

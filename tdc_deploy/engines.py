@@ -2,92 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from tdc_deploy.artifact import Artifact, Decision
-from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
-from tdc_deploy.backends.tensorrt.api import tensorrt, version_of
-from tdc_deploy.backends.tensorrt.compatibility import check_library, least_device, other_gpus
-from tdc_deploy.backends.tensorrt.embedded import Embedding
-from tdc_deploy.backends.tensorrt.embedded_plugin import register_embedded
-from tdc_deploy.backends.tensorrt.engine import Engine, build_engine
+from tdc_deploy.backends.tensorrt.engine import Engine
+from tdc_deploy.backends.tensorrt.machine import Machine
 from tdc_deploy.backends.tensorrt.options import EngineOptions
-from tdc_deploy.backends.tensorrt.prepare import Prepared, prepare
-from tdc_deploy.backends.tensorrt.profiles import Ranges, shape_ranges
-from tdc_deploy.backends.tensorrt.runner import EngineRunner
-from tdc_deploy.builder import Terms, hold_to
-from tdc_deploy.compress import compress
+from tdc_deploy.backends.tensorrt.prepare import Prepared
+from tdc_deploy.backends.tensorrt.profiles import shape_ranges
+from tdc_deploy.builder import (
+    PLANNING_ATTEMPTS,
+    RETRY_MARGIN,
+    Terms,
+    hold_to,
+    warnings_of,
+)
+from tdc_deploy.engine_forms import (
+    FUSED,
+    NATIVE,
+    REVERTED,
+    SOURCE,
+    Built,
+    PlannedNetworks,
+    Workshop,
+    chain_forms,
+    or_left_out,
+)
+from tdc_deploy.engine_revert import take_back
 from tdc_deploy.engine_sidecar import write_engine
 from tdc_deploy.errors import TdcError
-from tdc_deploy.graph.network import Network
+from tdc_deploy.graph.network import Network, fused_nodes
 from tdc_deploy.plan_file import Plan, check_layers
-from tdc_deploy.planner import with_errors
-from tdc_deploy.plugin.locate import find_plugin
-from tdc_deploy.profiling.analytical.devices import Device
-from tdc_deploy.profiling.analytical.driver import this_device
-from tdc_deploy.profiling.measure import FINAL, compare_fresh
+from tdc_deploy.planner import Goal, with_errors
 from tdc_deploy.progress import Progress
-from tdc_deploy.repair import Repair
-from tdc_deploy.runtime.plugin_library import register_plugin
 from tdc_deploy.samples import Samples
 from tdc_deploy.sidecar import sidecar_path
 from tdc_deploy.source import Source
-from tdc_deploy.types import Ratio
-from tdc_deploy.verify import Comparison, compare_outputs, run_all
 
-SOURCE, NATIVE, FUSED = "source", "native", "fused"
-
-
-@dataclass(frozen=True, eq=False)
-class Built:
-    """One form of the network as an engine, its error, and its time against the first form's."""
-
-    form: str
-    engine: Engine
-    comparison: Comparison
-    ratio: Ratio
+Planner = Callable[[Goal], Plan]
 
 
 def make_engine(
     source: Source,
     samples: Samples,
     output: Path,
+    goal: Goal,
     plan: Plan | None,
-    max_error: float,
     options: EngineOptions,
     terms: Terms,
+    machine: Machine,
     progress: Progress,
+    planner: Planner | None = None,
 ) -> Artifact:
     """Build every form of the network, verify each against ONNX Runtime, and write the fastest.
 
     The source's own form (dense, or the native chains that came in) is among them, so that what is
-    shipped is not slower than it.
+    shipped is not slower than it. A given `plan` is applied as it is; of one that `planner` makes, what
+    makes the network slower is taken back, chain by chain.
 
     Raises:
-        TdcError: something is missing here, TensorRT refuses the model, no form keeps the error limit,
-            or the terms refuse the result. Nothing is written then.
+        TdcError: no form keeps the error limit, or the terms refuse the result. Nothing is written then.
     """
     if plan is not None:
         check_layers(plan, source.plannable)
         plan = with_errors(plan, source)
-    trt, device = tensorrt(), this_device()
-    major = version_of(trt)[0]
-    options.check_version(version_of(trt))
-    plugin, embedding = _plugin(trt, device, options, progress)
     ranges = shape_ranges(source.network.graph, options, source.inputs)
-    repaired, verified = samples.split()
-    repair = None if plan is None else _repair(source, repaired)
-    networks = networks_of(source, plan, repair)
-    ready, warnings = _prepare_all(networks, ranges, device, options, major, embedding)
-    engines = _build_all(ready, ranges, options, progress, warnings)
-    built = _measure_all(source, verified, engines, progress, warnings)
-    chosen, reason = choose(built, max_error)
-    decision = _decision(chosen, built)
-    warnings += [*ready[chosen.form].warnings, *slower_than_source(chosen, built)]
+    workshop = Workshop(source, samples, ranges, options, machine, progress)
+    if planner is not None:
+        attempt = _plan_and_build(workshop, planner, goal)
+        plan = attempt.plan
+    else:
+        attempt = _attempt(workshop, plan)
+    if planner is not None or plan is None:
+        _take_back(workshop, attempt, goal.max_error)
+    built = attempt.built
+    chosen, reason = choose(built, goal.max_error)
+    decision = _decision(chosen, plan)
+    warnings = [
+        *attempt.warnings,
+        *chosen.prepared.warnings,
+        *slower_than_source(chosen, built),
+    ]
+    if planner is not None:
+        warnings = [*warnings_of(plan, goal, decision, chosen.ratio), *warnings]
     hold_to(terms, warnings, chosen.comparison, decision)
     artifact = Artifact(
         output,
@@ -99,30 +99,17 @@ def make_engine(
         chosen.ratio,
         tuple(warnings),
     )
-    used = plugin if ready[chosen.form].fused else None
-    write_engine(artifact, chosen, built, source, ranges, options, device, used)
+    used = machine.plugin if chosen.prepared.fused else None
+    chains = chain_forms(plan, chosen, built)
+    write_engine(artifact, chosen, built, chains, source, ranges, options, machine.device, used)
     return artifact
 
 
-def networks_of(source: Source, plan: Plan | None, repair: Repair | None) -> dict[str, Network]:
-    """The forms to try, by name; the first is the source's own.
-
-    Raises:
-        TdcError: there is no plan, and the source is not compressed.
-    """
-    forms = {SOURCE: source.network}
-    if plan is not None:
-        native = {name: replace(c, implementation="native") for name, c in plan.selection.items()}
-        forms[NATIVE] = compress(source, native, repair, refine=True)
-    elif not source.is_compressed:
-        raise TdcError(
-            f"{source.path} is not compressed, and there is no plan",
-            expected="a plan, or a model with Tucker chains: planning on TensorRT is not there yet",
-            fix=f"plan on ONNX Runtime: tdc-deploy plan {source.path} -o plan.json --inputs "
-            "samples.npz; then build with --plan plan.json",
-        )
-    forms[FUSED] = compress(source, {} if plan is None else plan.selection, repair, refine=True)
-    return forms
+def networks_of(networks: PlannedNetworks) -> dict[str, Network]:
+    """The compressed forms to try, by name; the last is as planned."""
+    planned = networks.planned()
+    forms = {NATIVE: networks.native()} if networks.selection else {}
+    return {**forms, FUSED: planned} if fused_nodes(planned.graph) else forms
 
 
 def choose(built: Mapping[str, Built], max_error: float) -> tuple[Built, str]:
@@ -163,109 +150,98 @@ def slower_than_source(chosen: Built, built: Mapping[str, Built]) -> list[str]:
     ]
 
 
-def _plugin(
-    trt: Any, device: Device, options: EngineOptions, progress: Progress
-) -> tuple[Path | None, Embedding | None]:
-    """Register what runs fused layers: the library, which an engine then needs, or the embedded plugin."""
-    level = options.hardware_compatibility
-    if options.plugin_mode == "library":
-        library = find_plugin(version_of(trt)[0], other_gpus(level))
-        check_library(library, device, level)
-        register_plugin(trt, library)
-        return library, None
-    register_embedded(trt)
-    return None, Embedding(device, options.precision, least_device(device, level), progress)
+@dataclass(eq=False)
+class _Attempt:
+    """What a plan came to: its forms as engines, and what was left out."""
+
+    plan: Plan | None
+    networks: PlannedNetworks
+    planned_form: str = ""
+    built: dict[str, Built] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
-def _repair(source: Source, samples: Samples) -> Repair | None:
-    if not samples.real or not source.plannable:
-        return None
-    tensors = [source.convs[name].node.outputs[0].name for name in source.plannable]
-    return Repair(source.network, tensors, samples, OnnxRuntimeBackend())
+def _plan_and_build(workshop: Workshop, planner: Planner, goal: Goal) -> _Attempt:
+    """Plan and build; again with a tighter limit if no engine of the plan keeps the limit: they are
+    verified on all inputs, and round as they do.
+    """
+    aimed = goal
+    for _ in range(PLANNING_ATTEMPTS):
+        attempt = _attempt(workshop, planner(aimed))
+        errors = {form: entry.comparison.error for form, entry in attempt.built.items()}
+        own = errors.pop(SOURCE)
+        error = min(errors.values(), default=own)
+        if error <= goal.max_error or own > goal.max_error or not math.isfinite(error):
+            break
+        share = goal.max_error / error
+        aimed = replace(aimed, max_error=RETRY_MARGIN * share * aimed.max_error)
+    return attempt
+
+
+def _attempt(workshop: Workshop, plan: Plan | None) -> _Attempt:
+    networks = PlannedNetworks(workshop.source, plan, workshop.repair if plan else None)
+    forms = networks_of(networks)
+    attempt = _Attempt(plan, networks, next(reversed(forms), ""))
+    ready = _prepare_all(workshop, forms, attempt.warnings)
+    engines = _build_all(workshop, ready, attempt.warnings)
+    _measure_all(workshop, ready, engines, attempt)
+    return attempt
+
+
+def _take_back(workshop: Workshop, attempt: _Attempt, max_error: float) -> None:
+    """Add the form REVERTED, if it is faster to take some of the plan back."""
+    planned = attempt.built.get(attempt.planned_form)
+    if planned is None or not planned.comparison.error <= max_error:
+        return
+    with or_left_out(REVERTED, attempt.warnings):
+        found = take_back(workshop, attempt.networks, planned, attempt.plan)
+        if found is not None:
+            attempt.built[REVERTED] = found
 
 
 def _prepare_all(
-    networks: Mapping[str, Network],
-    ranges: Ranges,
-    device: Device,
-    options: EngineOptions,
-    major: int,
-    embedding: Embedding | None,
-) -> tuple[dict[str, Prepared], list[str]]:
+    workshop: Workshop, networks: Mapping[str, Network], warnings: list[str]
+) -> dict[str, Prepared]:
     """Each form for the parser, and warnings: one that the plugin cannot run is left out."""
-    shapes = {name: found.opt for name, found in ranges.items()}
-    ready, warnings = {}, []
+    ready = {SOURCE: workshop.source_prepared}
     for form, network in networks.items():
         try:
-            ready[form] = prepare(
-                *(network, shapes, device, options.precision, major),
-                hardware=options.hardware_compatibility,
-                io_precision=options.io_precision,
-                embedding=embedding,
-            )
+            ready[form] = workshop.prepare(network)
         except TdcError as error:
             if form != FUSED:
                 raise
             warnings.append(f"not fused: {error.received}")
-    return ready, warnings
+    return ready
 
 
 def _build_all(
-    ready: Mapping[str, Prepared],
-    ranges: Ranges,
-    options: EngineOptions,
-    progress: Progress,
-    warnings: list[str],
+    workshop: Workshop, ready: Mapping[str, Prepared], warnings: list[str]
 ) -> dict[str, Engine]:
     """Every engine before any is measured: a build would disturb the measurement."""
-    engines: dict[str, Engine] = {}
+    engines = {SOURCE: workshop.source_engine}
     for form, prepared in ready.items():
-        with _or_left_out(form, first=not engines, warnings=warnings):
-            engines[form] = build_engine(prepared, ranges, options, progress)
+        if form != SOURCE:
+            with or_left_out(form, warnings):
+                engines[form] = workshop.build(prepared)
     return engines
 
 
 def _measure_all(
-    source: Source,
-    samples: Samples,
+    workshop: Workshop,
+    ready: Mapping[str, Prepared],
     engines: Mapping[str, Engine],
-    progress: Progress,
-    warnings: list[str],
-) -> dict[str, Built]:
-    with OnnxRuntimeBackend().runner(source.path) as runner:
-        reference = run_all(runner, samples)
-    own = next(iter(engines.values()))
-    built: dict[str, Built] = {}
+    attempt: _Attempt,
+) -> None:
     for done, (form, engine) in enumerate(engines.items()):
-        progress("verifying engines", done, len(engines))
-        with _or_left_out(form, first=not built, warnings=warnings):
-            with EngineRunner(engine, form) as runner:
-                comparison = compare_outputs(reference, run_all(runner, samples), samples)
-            ratio = compare_fresh(
-                lambda: EngineRunner(own, "own"),
-                lambda engine=engine: EngineRunner(engine, "other"),  # type: ignore[misc]
-                samples.first_batch(),
-                FINAL,
-            )
-            built[form] = Built(form, engine, comparison, ratio)
-    return built
+        workshop.progress("verifying engines", done, len(engines))
+        if form == SOURCE:
+            attempt.built[form] = workshop.measured(form, ready[form], engine)
+            continue
+        with or_left_out(form, attempt.warnings):
+            attempt.built[form] = workshop.measured(form, ready[form], engine)
 
 
-@contextmanager
-def _or_left_out(form: str, *, first: bool, warnings: list[str]) -> Iterator[None]:
-    """A form that cannot be built or run is left out, with a warning; without the first, the source's
-    own, there is nothing to compare with.
-    """
-    try:
-        yield
-    except (TdcError, RuntimeError) as error:
-        if first:
-            raise
-        reason = error.received if isinstance(error, TdcError) else error
-        warnings.append(f"{form} form left out: {reason}")
-
-
-def _decision(chosen: Built, built: Mapping[str, Built]) -> Decision:
+def _decision(chosen: Built, plan: Plan | None) -> Decision:
     if chosen.form == SOURCE:
         return "source"
-    return "compressed" if NATIVE in built else "fused"
+    return "compressed" if plan is not None and plan.selection else "fused"

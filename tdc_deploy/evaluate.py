@@ -25,6 +25,8 @@ from tdc_deploy.verify import Comparison, Outputs, compare_outputs, run_all
 # A plan is tried on this many of the inputs; the result is verified on all of them.
 TRIAL_SAMPLES = 128
 
+NATIVE_CHAIN = ("tucker2", "native")
+
 REVISION = 2
 """Raised whenever the same selection makes another network: what the store has is then measured anew."""
 
@@ -40,12 +42,22 @@ class Trial:
 class Evaluator:
     """Measures selections of one source with one set of inputs; trials are kept in the store.
 
-    With real inputs, one part of them repairs the networks and the other verifies them.
+    With real inputs, one part of them repairs the networks and the other verifies them. `backend`
+    gives times, and errors too unless `accuracy` does: what a compressed network loses does not depend on
+    where it runs, but building it may take longer than all else there.
     """
 
-    def __init__(self, source: Source, samples: Samples, backend: Backend, store: Store) -> None:
+    def __init__(
+        self,
+        source: Source,
+        samples: Samples,
+        backend: Backend,
+        store: Store,
+        accuracy: Backend | None = None,
+    ) -> None:
         self.source = source
         self.backend = backend
+        self._accuracy = accuracy or backend
         self._store = store
         self._repair_samples, self.samples = samples.split()
         self._few = self.samples.spread(TRIAL_SAMPLES)
@@ -67,16 +79,19 @@ class Evaluator:
         description = self._describe(selection)
         known = self._store.get("trial", description)
         if known is None:
-            known = asdict(self._try(self.model(selection)))
+            known = asdict(self._try(selection))
             self._store.put("trial", description, known)
         return Trial(**known)
 
     def error(self, selection: Selection) -> float:
         """The relative output error of a selection, unless the store has it; nothing is timed."""
-        description = self._describe(selection)
+        return self._error(selection, None)
+
+    def _error(self, selection: Selection, model: onnx.ModelProto | None) -> float:
+        description = self._describe_network(self._accuracy, selection)
         known = self._store.get("error", description)
         if known is None:
-            with self.backend.runner(self.model(selection)) as after:
+            with self._accuracy.runner(model or self.model(selection)) as after:
                 known = self._comparison(after, self._few).error
             self._store.put("error", description, known)
         return float(known)
@@ -91,7 +106,7 @@ class Evaluator:
 
     def compare(self, model: onnx.ModelProto, effort: Effort) -> tuple[Comparison, Ratio]:
         """Verify a compressed network on all inputs, and time it against the source."""
-        with self.backend.runner(model) as after:
+        with self._accuracy.runner(model) as after:
             comparison = self._comparison(after, self.samples)
         ratio = compare_fresh(
             lambda: self.backend.runner(self.source.path),
@@ -101,8 +116,15 @@ class Evaluator:
         )
         return comparison, ratio
 
-    def _try(self, model: onnx.ModelProto) -> Trial:
+    def _try(self, selection: Selection) -> Trial:
         """The same on a few inputs and with one session each: enough to correct a plan by."""
+        model = self.model(selection)
+        if self._accuracy is not self.backend:
+            error = self._error(selection, model)
+            before, after = self.backend.runner(self.source.path), self.backend.runner(model)
+            with before, after:
+                ratio = compare(before, after, self._few.first_batch(), NETWORK)
+            return Trial(ratio.value, error)
         with self.backend.runner(model) as after:
             comparison = self._comparison(after, self._few)
             with self.backend.runner(self.source.path) as dense:
@@ -114,7 +136,7 @@ class Evaluator:
 
     def _dense_outputs(self, samples: Samples) -> Outputs:
         if len(samples) not in self._dense:
-            with self.backend.runner(self.source.path) as runner:
+            with self._accuracy.runner(self.source.path) as runner:
                 self._dense[len(samples)] = run_all(runner, samples)
         return self._dense[len(samples)]
 
@@ -123,13 +145,22 @@ class Evaluator:
         if not self._repair_samples.real:
             return None
         tensors = [self.source.convs[name].node.outputs[0].name for name in self.source.plannable]
-        return Repair(self.source.network, tensors, self._repair_samples, self.backend)
+        return Repair(self.source.network, tensors, self._repair_samples, self._accuracy)
 
     def _describe(self, selection: Selection) -> Mapping[str, Any]:
+        """What a trial's time depends on."""
+        description = self._describe_network(self.backend, selection)
+        native = sorted(
+            n for n, c in selection.items() if (c.form, c.implementation) == NATIVE_CHAIN
+        )
+        return {**description, "native": native} if native else description
+
+    def _describe_network(self, backend: Backend, selection: Selection) -> dict[str, Any]:
+        """What its error depends on: fusing changes nothing but the order of rounding."""
         forms = {name: str(c) for name, c in sorted(selection.items()) if c.form != "dense"}
         return {
             "revision": REVISION,
-            "backend": self.backend.describe(),
+            "backend": backend.describe(),
             "model": self.source.sha256,
             "shapes": {name: list(shape) for name, shape in self.source.inputs.items()},
             "inputs": self._inputs_sha256,

@@ -13,9 +13,10 @@ from pathlib import Path
 from tdc_deploy.errors import TdcError
 
 
-def write_whole(contents: Mapping[Path, bytes]) -> None:
+def write_whole(contents: Mapping[Path, bytes | Iterable[bytes]]) -> None:
     """Write several files, each complete: all are on disk under temporary names before the first is
-    renamed to its own. What stood there before stays if anything fails.
+    renamed to its own, in their order. What stood there before stays if anything fails. A content may be
+    given in pieces.
 
     Raises:
         TdcError: a folder is missing or not writable, or the disk is full.
@@ -32,7 +33,8 @@ def write_whole(contents: Mapping[Path, bytes]) -> None:
             )
             written[path] = name
             with os.fdopen(handle, "wb") as file:
-                file.write(content)
+                for piece in [content] if isinstance(content, bytes) else content:
+                    file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
             _usual_mode(name)

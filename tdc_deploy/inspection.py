@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.errors import TdcError
@@ -15,6 +16,7 @@ from tdc_deploy.graph.chains import Chain, find_chains
 from tdc_deploy.graph.network import fused_nodes, network_of
 from tdc_deploy.graph.read import load_checked
 from tdc_deploy.graph.shapes import Shape
+from tdc_deploy.graph.understand import understanding
 from tdc_deploy.profiling.layers import LayerProfiler
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.progress import Progress
@@ -115,7 +117,9 @@ def _sidecar(path: Path) -> tuple[dict[str, Any] | None, str]:
 
 def _fused_names(path: Path) -> set[str]:
     """Names of the fused operators, which reading for planning takes apart."""
-    graph = network_of(load_checked(path)).graph
+    model = load_checked(path)
+    with understanding(path):
+        graph = network_of(model).graph
     return {node.name for node in fused_nodes(graph)}
 
 
@@ -191,4 +195,7 @@ def _unknown(name: str, reason: str) -> LayerInfo:
 
 def _tensor(tensor: Any) -> tuple[str, str, str]:
     shape = "x".join("?" if s is None else str(s) for s in tensor.shape or ())
-    return tensor.name, np.dtype(tensor.dtype).name, shape
+    dtype = tensor.dtype
+    # Types that NumPy lacks (bfloat16) come as ONNX's numbers.
+    name = TensorProto.DataType.Name(dtype) if isinstance(dtype, int) else np.dtype(dtype).name
+    return tensor.name, name.lower(), shape

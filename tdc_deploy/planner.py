@@ -12,6 +12,7 @@ from tdc_deploy.profiling.layers import LayerProfiler
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.progress import Progress
 from tdc_deploy.ranks import milp, tdc
+from tdc_deploy.ranks.choices import Choices, OnnxRuntimeChoices
 from tdc_deploy.ranks.milp import Selected
 from tdc_deploy.ranks.sensitivity import with_sensitivities
 from tdc_deploy.ranks.table import CostTable, build_table, layer_errors
@@ -84,8 +85,16 @@ class TdcSolver:
         return tdc.tdc_within_error(table, max_error, self.theta)
 
 
-def make_plan(evaluator: Evaluator, store: Store, goal: Goal, progress: Progress) -> Plan:
+def make_plan(
+    evaluator: Evaluator,
+    store: Store,
+    goal: Goal,
+    progress: Progress,
+    choices: Choices | None = None,
+) -> Plan:
     """Measure the layers, then search for the selection that reaches the goal.
+
+    `choices` are those of the evaluator's backend; without them, of ONNX Runtime.
 
     Raises:
         TdcError: the model has no convolution that could be decomposed.
@@ -96,17 +105,18 @@ def make_plan(evaluator: Evaluator, store: Store, goal: Goal, progress: Progress
     if not source.plannable:
         raise TdcError(
             f"{source.path} has no convolution to decompose",
-            expected="at least one ungrouped 2-D convolution in float32 with stored weights",
+            expected="at least one ungrouped 2-D convolution in float32 or float16 with stored weights",
             fix="tdc-deploy inspect says why each layer stays dense",
         )
-    profiler = LayerProfiler(evaluator.backend, store)
+    choices = choices or OnnxRuntimeChoices(paper_grid=goal.solver == "tdc")
+    profiler = LayerProfiler(evaluator.backend, store, choices.model)
     dense_ms = evaluator.dense_ms
-    table = build_table(source, profiler, progress, whole_grid=goal.solver == "tdc")
+    table = build_table(source, profiler, progress, choices)
     table = with_sensitivities(table, evaluator.error, progress)
     solver = MilpSolver() if goal.solver == "milp" else TdcSolver(goal.theta)
     search = Search(table, dense_ms, solver, evaluator.trial, progress)
     best = _run(search, goal)
-    return _plan_of(best, table, evaluator, goal, profiler.measured)
+    return _plan_of(best, table, evaluator, goal, profiler)
 
 
 def with_errors(plan: Plan, source: Source) -> Plan:
@@ -128,7 +138,7 @@ def _run(search: Search, goal: Goal) -> Tried:
 
 
 def _plan_of(
-    best: Tried, table: CostTable, evaluator: Evaluator, goal: Goal, measured: int
+    best: Tried, table: CostTable, evaluator: Evaluator, goal: Goal, profiler: LayerProfiler
 ) -> Plan:
     dense_ms = evaluator.dense_ms
     figures = PlanFigures(
@@ -147,9 +157,16 @@ def _plan_of(
         solver=goal.solver,
         backend=evaluator.backend.describe(),
         network=figures,
-        measurements=measured,
-        warnings=tuple(_warnings(best, table, goal)),
+        measurements=profiler.measured,
+        warnings=(*_warnings(best, table, goal), *_refusals(profiler)),
     )
+
+
+def _refusals(profiler: LayerProfiler) -> list[str]:
+    refused = profiler.refused
+    if not refused:
+        return []
+    return [f"{len(refused)} candidates could not be measured; the first: {refused[0].received}"]
 
 
 def _warnings(best: Tried, table: CostTable, goal: Goal) -> list[str]:

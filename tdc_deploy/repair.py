@@ -19,6 +19,7 @@ from tdc_deploy.backends.base import Backend
 from tdc_deploy.graph.convs import bias, has_bias, kernel
 from tdc_deploy.graph.names import Names
 from tdc_deploy.graph.network import Network, model_of
+from tdc_deploy.graph.prefix import prefix_of
 from tdc_deploy.samples import Samples
 
 Array = NDArray[np.float64]
@@ -66,7 +67,9 @@ class Repair:
     def _statistics(self, network: Network, tensors: Sequence[str]) -> dict[str, ChannelStatistics]:
         if not tensors:
             return {}
-        prefix = _prefix(network, tensors)
+        wanted = set(tensors)
+        nodes = [node for node in network.graph.nodes if node.outputs[0].name in wanted]
+        prefix = prefix_of(network, nodes)
         sums = {name: _Moments() for name in tensors}
         fed = {tensor.name for tensor in prefix.graph.inputs}
         with self._backend.runner(model_of(prefix)) as runner:
@@ -97,17 +100,6 @@ class _Moments:
         return ChannelStatistics(mean, np.sqrt(variance))
 
 
-def _prefix(network: Network, tensors: Sequence[str]) -> Network:
-    """The part of the network that computes `tensors`, which become its outputs."""
-    prefix = network.copy()
-    known = prefix.graph.tensors()
-    prefix.graph.outputs = [known[name] for name in tensors]
-    for tensor in prefix.graph.outputs:
-        tensor.dtype = tensor.dtype or np.float32
-    prefix.graph.cleanup(remove_unused_graph_inputs=True)
-    return prefix
-
-
 def _apply(
     network: Network, node: gs.Node, dense: ChannelStatistics, now: ChannelStatistics
 ) -> None:
@@ -115,12 +107,11 @@ def _apply(
     scale = np.clip(ratio, 1 / MAX_SCALE, MAX_SCALE)
     old_bias = bias(node)
     before = np.zeros_like(scale) if old_bias is None else old_bias
+    dtype = node.inputs[1].dtype
     weight = kernel(node) * scale[:, None, None, None]
     shifted = (before - now.mean) * scale + dense.mean
-    node.inputs[1] = gs.Constant(node.inputs[1].name, weight.astype(np.float32))
-    new_bias = gs.Constant(
-        Names(network.graph).fresh(f"{node.name}.bias"), shifted.astype(np.float32)
-    )
+    node.inputs[1] = gs.Constant(node.inputs[1].name, weight.astype(dtype))
+    new_bias = gs.Constant(Names(network.graph).fresh(f"{node.name}.bias"), shifted.astype(dtype))
     if has_bias(node):
         node.inputs[2] = new_bias
     else:

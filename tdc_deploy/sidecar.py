@@ -35,7 +35,8 @@ def read_sidecar(artifact: Path, content: bytes | None = None) -> dict[str, Any]
     try:
         known = (data["format"], data["version"]) == (FORMAT, VERSION)
         sha256 = data["artifact"]["sha256"]
-    except (TypeError, KeyError):
+        known &= not (weights := data.get("weights")) or {"file", "sha256"} <= weights.keys()
+    except (AttributeError, TypeError, KeyError):
         known, sha256 = False, ""
     if not known:
         raise TdcError(f"{path} is no sidecar of this version", fix="build the artifact again")
@@ -44,4 +45,17 @@ def read_sidecar(artifact: Path, content: bytes | None = None) -> dict[str, Any]
         raise TdcError(
             f"{path} belongs to another file than {artifact}", fix="remove it, or build again"
         )
+    _check_weights(artifact, data.get("weights"))
     return data
+
+
+def _check_weights(artifact: Path, weights: Any) -> None:
+    """Raise TdcError unless the file beside a large artifact is the one that belongs to it."""
+    if weights is None:
+        return
+    path = artifact.with_name(str(weights["file"]))
+    if not path.is_file() or files_sha256([path]) != weights["sha256"]:
+        raise TdcError(
+            f"{path}, the weights of {artifact}, is missing or another file",
+            fix="copy it beside the artifact, or build again",
+        )

@@ -11,10 +11,12 @@ import numpy as np
 from tdc_deploy.errors import TdcError
 from tdc_deploy.files import files_sha256
 from tdc_deploy.graph.chains import Chain, compressed_chains, find_chains
-from tdc_deploy.graph.convs import FoundConv, find_convs, kernel
+from tdc_deploy.graph.convs import FoundConv, bias, find_convs, kernel
 from tdc_deploy.graph.network import Network
 from tdc_deploy.graph.read import model_files, read_network
 from tdc_deploy.graph.shapes import Shape, Shapes, infer_shapes, input_shapes
+from tdc_deploy.graph.understand import understanding
+from tdc_deploy.observe import observed_inputs
 from tdc_deploy.tucker import Bases, dense_cost, mode_bases
 from tdc_deploy.types import ConvLayer
 
@@ -75,19 +77,25 @@ def read_source(path: Path, given_shapes: Mapping[str, Shape] | None = None) -> 
         TdcError: the file is no valid ONNX model, or the shapes do not fit it.
     """
     network = read_network(path)
-    inputs = input_shapes(network.graph, given_shapes)
-    shapes = infer_shapes(network, inputs)
-    convs = {conv.name: conv for conv in find_convs(network.graph, shapes)}
-    _check_finite(path, convs)
-    compressed = compressed_chains(network, find_chains(network, shapes))
+    with understanding(path):
+        inputs = input_shapes(network.graph, given_shapes)
+        shapes = infer_shapes(network, inputs)
+        shapes |= observed_inputs(network, inputs, shapes)
+        convs = {conv.name: conv for conv in find_convs(network.graph, shapes)}
+        _check_finite(path, convs)
+        compressed = compressed_chains(network, find_chains(network, shapes))
     return Source(path, files_sha256(model_files(path)), network, inputs, shapes, convs, compressed)
 
 
 def _check_finite(path: Path, convs: Mapping[str, FoundConv]) -> None:
     for name, conv in convs.items():
-        if conv.layer is not None and not conv.reason and not np.isfinite(kernel(conv.node)).all():
+        if conv.layer is None or conv.reason:
+            continue
+        stored_bias = bias(conv.node)
+        finite = np.isfinite(kernel(conv.node)).all()
+        if not finite or not (stored_bias is None or np.isfinite(stored_bias).all()):
             raise TdcError(
-                f"the weight of {name!r} in {path} holds NaN or infinity",
+                f"the weight or bias of {name!r} in {path} holds NaN or infinity",
                 expected="finite weights",
                 fix="export the model from a checkpoint that trained without diverging",
             )

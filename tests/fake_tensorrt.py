@@ -12,9 +12,9 @@ import onnx
 import pytest
 from onnx import helper
 
-from tdc_deploy import api, engine_sidecar, engines
+from tdc_deploy import api, engine_forms, engine_sidecar
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
-from tdc_deploy.backends.tensorrt import compatibility
+from tdc_deploy.backends.tensorrt import compatibility, machine
 from tdc_deploy.backends.tensorrt.engine import Engine
 from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.backends.tensorrt.precision import BuiltPrecision
@@ -44,13 +44,13 @@ class FakeTensorRT:
         self.loaded: list[Path] = []
         trt = SimpleNamespace(__version__="10.9.0.34")
         patch.setattr(api, "check_engine_builds", lambda *_: None)
-        patch.setattr(engines, "tensorrt", lambda: trt)
-        patch.setattr(engines, "this_device", lambda: find_device("A100"))
-        patch.setattr(engines, "find_plugin", lambda *_: plugin)
-        patch.setattr(engines, "register_plugin", lambda _, path: self.loaded.append(path))
-        patch.setattr(engines, "build_engine", self._build)
-        patch.setattr(engines, "EngineRunner", self._runner)
-        patch.setattr(engines, "compare_fresh", self._compare)
+        patch.setattr(machine, "tensorrt", lambda: trt)
+        patch.setattr(machine, "this_device", lambda: find_device("A100"))
+        patch.setattr(machine, "find_plugin", lambda *_: plugin)
+        patch.setattr(machine, "register_plugin", lambda _, path: self.loaded.append(path))
+        patch.setattr(engine_forms, "build_engine", self._build)
+        patch.setattr(engine_forms, "EngineRunner", self._runner)
+        patch.setattr(engine_forms, "compare_fresh", self._compare)
         self.architectures = "80,90"
         patch.setattr(engine_sidecar, "Library", self._library)
         patch.setattr(compatibility, "Library", self._library)
@@ -76,7 +76,7 @@ class FakeTensorRT:
         info = {"version": 1, "architectures": self.architectures}
         return SimpleNamespace(build_info=lambda: info)
 
-    def _runner(self, engine: Engine, name: str) -> Any:
+    def _runner(self, engine: Engine, name: str = "engine", _flush_bytes: int = 0) -> Any:
         runner = OnnxRuntimeBackend(1).runner(onnx.load_model_from_string(engine.plan))
         runner.name = name
         # As EngineRunner does.

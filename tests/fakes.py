@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,10 @@ def macs_of(model: onnx.ModelProto | Path, feeds: Feeds) -> int:
     convs = [node for node in inferred.node if node.op_type == "Conv"]
     total = 0
     for node in convs:
-        batch, _, height, width = shapes[node.output[0]]
-        total += batch * height * width * int(np.prod(shapes[node.input[1]]))
+        if len(shapes[node.output[0]]) < 2:
+            continue  # behind a Loop, shapes are not inferred
+        batch, _, *sizes = shapes[node.output[0]]
+        total += batch * math.prod(sizes) * int(np.prod(shapes[node.input[1]]))
     assert total > 0 or not convs
     return total
 

@@ -1,22 +1,26 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import numpy_helper
 
 import tdc_deploy
 from tdc_deploy.artifact import Artifact, write_artifact
 from tdc_deploy.errors import TdcError
 from tdc_deploy.files import files_sha256
+from tdc_deploy.graph.read import model_files
 from tdc_deploy.plan_file import LayerChoice, Plan, plan_from_json
 from tdc_deploy.sidecar import read_sidecar, sidecar_path
 from tdc_deploy.source import Source, read_source
@@ -192,10 +196,54 @@ def test_what_is_no_sidecar_is_refused(write: Write, content: bytes) -> None:
     assert "build" in caught.value.fix
 
 
-def test_a_result_that_onnx_cannot_hold_leaves_nothing(
+@pytest.fixture
+def _small_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protobuf's limit at 1000 bytes."""
+    monkeypatch.setattr("tdc_deploy.graph.large.MAX_INLINE_BYTES", 1000)
+
+
+@pytest.mark.usefixtures("_small_messages")
+def test_what_one_message_cannot_hold_has_its_weights_beside_it(
+    tmp_path: Path, write: Write, source: Source
+) -> None:
+    artifact = write()
+    (data,) = tmp_path.glob("*.data")
+    weights = sidecar_of(artifact)["weights"]
+    assert weights == {
+        "file": data.name,
+        "sha256": files_sha256([data]),
+        "bytes": data.stat().st_size,
+    }
+    assert model_files(artifact.path) == [artifact.path, data]
+    assert len(list(tmp_path.iterdir())) == 3
+    onnx.checker.check_model(str(artifact.path), full_check=True)
+    written, original = onnx.load(str(artifact.path)), onnx.load(str(source.path))
+    for after, before in zip(written.graph.initializer, original.graph.initializer, strict=True):
+        assert after.name == before.name
+        assert np.array_equal(numpy_helper.to_array(after), numpy_helper.to_array(before))
+    del written.graph.initializer[:], original.graph.initializer[:]
+    assert written == original
+    # The same once more is the same file; weights that are another's are found out.
+    write()
+    assert list(tmp_path.glob("*.data")) == [data]
+    data.write_bytes(bytes(data.stat().st_size))
+    with pytest.raises(TdcError, match="missing or another file"):
+        read_sidecar(artifact.path)
+
+
+@pytest.mark.usefixtures("_small_messages")
+def test_a_full_disk_while_weights_are_written_keeps_the_old_artifact(
     tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tdc_deploy.artifact.MAX_INLINE_BYTES", 1000)
-    with pytest.raises(TdcError, match="bytes"):
-        write()
-    assert list(tmp_path.iterdir()) == []
+    artifact = write()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(_: object) -> Iterator[bytes]:
+        yield b"some"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tdc_deploy.artifact.file_content", full)
+    with pytest.raises(TdcError, match="No space left"):
+        write(warnings=("another",))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert read_sidecar(artifact.path) is not None

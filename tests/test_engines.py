@@ -10,7 +10,8 @@ from typing import Any
 import onnx
 import pytest
 
-from tdc_deploy import api, engines
+from tdc_deploy import api, engine_forms
+from tdc_deploy.backends.tensorrt import machine
 from tdc_deploy.backends.tensorrt.options import EngineOptions, HardwareCompatibility
 from tdc_deploy.backends.tensorrt.prepare import Prepared
 from tdc_deploy.errors import TdcError
@@ -123,7 +124,7 @@ def test_a_form_that_cannot_be_built_is_left_out(
             raise TdcError("no kernel for it")
         return fake._build(prepared, *more)
 
-    monkeypatch.setattr(engines, "build_engine", build_engine)
+    monkeypatch.setattr(engine_forms, "build_engine", build_engine)
     artifact = build(folder)
     assert artifact.ratio.value == RATIOS["native"]
     assert "fused form left out: no kernel for it" in artifact.warnings
@@ -135,7 +136,7 @@ def test_without_the_sources_own_engine_nothing_is_built(
     def build_engine(*_: Any) -> Any:
         raise TdcError("refused")
 
-    monkeypatch.setattr(engines, "build_engine", build_engine)
+    monkeypatch.setattr(engine_forms, "build_engine", build_engine)
     with pytest.raises(TdcError, match="refused"):
         build(folder)
     assert not fake.built
@@ -192,7 +193,7 @@ def test_a_form_beyond_the_error_limit_is_not_shipped(folder: Path, fake: FakeTe
 def give_errors(patch: pytest.MonkeyPatch, *errors: float) -> None:
     """Of the forms, in their order."""
     exact, given = Comparison(0.0, 1.0, None, None, None, 8, verified=True), iter(errors)
-    patch.setattr(engines, "compare_outputs", lambda *_: replace(exact, error=next(given)))
+    patch.setattr(engine_forms, "compare_outputs", lambda *_: replace(exact, error=next(given)))
 
 
 def test_a_slower_form_is_shipped_with_a_warning_where_the_source_is_not_close(
@@ -230,15 +231,6 @@ def test_a_compressed_model_needs_no_plan(folder: Path, fake: FakeTensorRT) -> N
     assert not artifact.verified
 
 
-def test_planning_on_tensorrt_is_refused(folder: Path, fake: FakeTensorRT) -> None:
-    with pytest.raises(TdcError, match="is not compressed, and there is no plan"):
-        build(folder, plan=None)
-    with pytest.raises(TdcError, match="a budget for a TensorRT engine"):
-        build(folder, plan=None, latency_budget=0.5)
-    assert not fake.built
-    assert not (folder / "out.engine").exists()
-
-
 @pytest.mark.parametrize("strict", [False, True])
 def test_what_the_plugin_cannot_run_is_left_out_with_a_warning(
     folder: Path, fake: FakeTensorRT, monkeypatch: pytest.MonkeyPatch, strict: bool
@@ -264,7 +256,7 @@ def test_an_engine_for_other_gpus_has_the_tactics_that_they_run(
     level: HardwareCompatibility,
     clusters: bool,
 ) -> None:
-    monkeypatch.setattr(engines, "this_device", lambda: find_device("H200"))
+    monkeypatch.setattr(machine, "this_device", lambda: find_device("H200"))
     build(folder, engine=EngineOptions("fp16", hardware_compatibility=level))
     (node,) = (n for n in fake.built[2].model.graph.node if n.domain == "tdc")
     (numbers,) = (a.ints for a in node.attribute if a.name == "tactics")
@@ -295,9 +287,9 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
     monkeypatch.setattr("tdc_deploy.backends.tensorrt.embedded.compile_ptx", compile_ptx)
     monkeypatch.setattr("tdc_deploy.backends.tensorrt.embedded.why_not", lambda *_: None)
-    monkeypatch.setattr(engines, "register_embedded", lambda _: None)
-    monkeypatch.setattr(engines, "find_plugin", no_library)
-    monkeypatch.setattr(engines, "register_plugin", no_library)
+    monkeypatch.setattr(machine, "register_embedded", lambda _: None)
+    monkeypatch.setattr(machine, "find_plugin", no_library)
+    monkeypatch.setattr(machine, "register_plugin", no_library)
     return compiled
 
 
@@ -324,7 +316,7 @@ def test_kernels_for_every_gpu_are_of_the_oldest_architecture(
     embedded: list[tuple[str, int]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(engines, "this_device", lambda: find_device("H200"))
+    monkeypatch.setattr(machine, "this_device", lambda: find_device("H200"))
     build(folder, engine=EngineOptions("fp16", plugin_mode="embedded"))
     assert {capability for _, capability in embedded} == {90}
     embedded.clear()
@@ -351,7 +343,7 @@ def test_where_no_kernel_fits_the_fused_form_is_left_out(
 def test_an_older_tensorrt_is_refused_before_anything_is_built(
     folder: Path, fake: FakeTensorRT, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "tensorrt", lambda: SimpleNamespace(__version__="10.7.0"))
+    monkeypatch.setattr(machine, "tensorrt", lambda: SimpleNamespace(__version__="10.7.0"))
     with pytest.raises(TdcError, match=r"--plugin-mode embedded with TensorRT 10\.7"):
         build(folder, engine=EngineOptions(plugin_mode="embedded"))
     assert not fake.built

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import onnx
 from polygraphy.backend.base import BaseRunner
 
+from tdc_deploy.errors import TdcError
 from tdc_deploy.profiling.measure import Effort, Feeds
 from tdc_deploy.types import Timing
 
@@ -22,6 +24,8 @@ class Backend(Protocol):
     def runner(self, model: onnx.ModelProto | Path) -> BaseRunner:
         """A Polygraphy runner, not yet active; several may be active at once without disturbing.
 
+        What takes a build is built by this call, so that nothing is built while a runner is active.
+
         Raises:
             TdcError: the backend refuses the model.
         """
@@ -29,4 +33,14 @@ class Backend(Protocol):
 
     def measure(self, model: onnx.ModelProto | Path, feeds: Feeds, effort: Effort) -> Timing:
         """The latency of a model at the shapes of `feeds`."""
+        ...
+
+    def measure_layers(
+        self, models: Iterable[tuple[onnx.ModelProto, Feeds]], effort: Effort
+    ) -> Iterator[Timing | TdcError]:
+        """The latencies of single layers, in order, each inside as it would be in a network; for one
+        that the backend refuses, its error.
+
+        All are built before the first is measured.
+        """
         ...

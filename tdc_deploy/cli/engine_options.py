@@ -151,6 +151,26 @@ def parse(
     return None if untouched else given
 
 
+def for_backend(backend: str, given: EngineOptions | None) -> EngineOptions | None:
+    """The engine options of a plan's backend: None on ONNX Runtime.
+
+    Raises:
+        TdcError: no such backend, or options of engines without engines.
+    """
+    from tdc_deploy.backends.tensorrt.options import EngineOptions
+
+    if backend == "tensorrt":
+        return given or EngineOptions()
+    if backend != "onnxruntime":
+        raise TdcError(f"--backend is {backend!r}", expected="onnxruntime or tensorrt")
+    if given is not None:
+        raise TdcError(
+            "options of TensorRT engines for a plan on ONNX Runtime",
+            fix="add --backend tensorrt, or leave them out",
+        )
+    return None
+
+
 def parse_workspace(value: str | None) -> float | None:
     """MiB of `"4096"`, `"workspace:4096"` or, as trtexec takes it, `"workspace:4G"`."""
     if value is None:

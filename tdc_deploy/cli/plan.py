@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from tdc_deploy.cli import options
+from tdc_deploy.cli import engine_options, options
 from tdc_deploy.cli.output import Output, ms, number
 
 if TYPE_CHECKING:
     from tdc_deploy.plan_file import Plan
+    from tdc_deploy.types import Candidate
 
 
 def plan(
@@ -30,6 +31,23 @@ def plan(
     shapes: options.ShapesOption = None,
     threads: options.ThreadsOption = 0,
     store: options.StoreOption = None,
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="Whose times count: onnxruntime (this CPU) or tensorrt (engines on this GPU)."
+        ),
+    ] = "onnxruntime",
+    precision: engine_options.PrecisionOption = None,
+    io_precision: engine_options.IoPrecisionOption = None,
+    opt_shapes: engine_options.OptShapesOption = None,
+    workspace: engine_options.WorkspaceOption = None,
+    builder_optimization_level: engine_options.LevelOption = None,
+    timing_cache: engine_options.TimingCacheOption = None,
+    version_compatible: engine_options.VersionCompatibleOption = False,
+    hardware_compatibility_level: engine_options.HardwareCompatibilityOption = None,
+    refit: engine_options.RefitOption = False,
+    no_library_tactics: engine_options.NoLibraryTacticsOption = False,
+    plugin_mode: engine_options.PluginModeOption = None,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,
@@ -41,9 +59,27 @@ def plan(
     from tdc_deploy.plan_file import plan_to_json, write_plan
 
     out = Output(as_json, quiet, verbose)
+    engine = engine_options.for_backend(
+        backend,
+        engine_options.parse(
+            precision=precision,
+            io_precision=io_precision,
+            min_shapes=None,
+            opt_shapes=opt_shapes,
+            max_shapes=None,
+            workspace=workspace,
+            level=builder_optimization_level,
+            timing_cache=timing_cache,
+            version_compatible=version_compatible,
+            hardware_compatibility=hardware_compatibility_level,
+            refit=refit,
+            library_tactics=not no_library_tactics,
+            plugin_mode=plugin_mode,
+        ),
+    )
     if output is not None:
         check_writable(output)
-        read = [path for path in (inputs, store) if path is not None]
+        read = [path for path in (inputs, store, timing_cache) if path is not None]
         check_distinct([output], [*model_files(model), *read])
     with out.progress() as progress:
         made = api.plan(
@@ -58,6 +94,7 @@ def plan(
             shapes=options.parse_shapes(shapes),
             threads=threads,
             store=store,
+            engine=engine,
             progress=progress,
         )
     if output is not None:
@@ -72,7 +109,7 @@ def print_layers(out: Output, plan: Plan) -> None:
     rows = [
         (
             name,
-            str(choice.candidate),
+            _form(choice.candidate),
             ms(choice.dense_ms),
             ms(choice.candidate.latency_ms),
             number(choice.candidate.error),
@@ -80,6 +117,12 @@ def print_layers(out: Output, plan: Plan) -> None:
         for name, choice in plan.layers.items()
     ]
     out.table(("layer", "form", "dense ms", "ms", "energy lost"), rows)
+
+
+def _form(candidate: Candidate) -> str:
+    """The form and ranks; a chain that is not to be fused says so."""
+    native = candidate.form == "tucker2" and candidate.implementation == "native"
+    return f"{candidate} native" if native else str(candidate)
 
 
 def _print_network(out: Output, plan: Plan, output: Path | None) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_graphsurgeon as gs
 
-from tdc_deploy.graph.convs import has_bias
+from tdc_deploy.graph.convs import PLANNED_TYPES, has_bias
 from tdc_deploy.graph.network import Network
 from tdc_deploy.graph.shapes import Shapes
 from tdc_deploy.types import Ranks
@@ -195,9 +194,11 @@ def _is_core(node: gs.Node) -> bool:
 
 def _is_stored_conv(node: gs.Node) -> bool:
     """A 2-D, ungrouped Conv whose weight and bias are stored."""
-    if node.op != "Conv" or node.domain or "pads" not in node.attrs or node.attrs["group"] != 1:
+    if node.op != "Conv" or node.domain or "auto_pad" in node.attrs or node.attrs["group"] != 1:
         return False
     weight = node.inputs[1]
-    if not isinstance(weight, gs.Constant) or len(weight.shape) != 4 or weight.dtype != np.float32:
+    if not isinstance(weight, gs.Constant) or len(weight.shape) != 4:
+        return False
+    if weight.dtype not in PLANNED_TYPES:
         return False
     return not has_bias(node) or isinstance(node.inputs[2], gs.Constant)

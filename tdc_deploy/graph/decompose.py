@@ -22,9 +22,9 @@ def decompose_conv(graph: gs.Graph, node: gs.Node, factors: Factors) -> list[gs.
     """Put the chain of `factors` in the place of the Conv `node`; return its nodes in order.
 
     The last one writes the tensor that the Conv wrote, and has its bias. Where there is no core (svd),
-    the first takes the Conv's stride and padding.
+    the first takes the Conv's stride and padding. The factors are stored in the Conv's type.
     """
-    geometry = dict(node.attrs)
+    geometry, dtype = dict(node.attrs), node.inputs[1].dtype
     original_bias, output = bias(node), node.outputs[0]
     kernels = {
         "first": None if factors.first is None else factors.first[:, :, None, None],
@@ -43,7 +43,7 @@ def decompose_conv(graph: gs.Graph, node: gs.Node, factors: Factors) -> list[gs.
         name = f"{node.name}/{role}"
         inputs = [
             value,
-            gs.Constant(names.fresh(f"{name}.weight"), np.ascontiguousarray(values, np.float32)),
+            gs.Constant(names.fresh(f"{name}.weight"), np.ascontiguousarray(values, dtype)),
         ]
         is_last = role == parts[-1][0]
         if is_last and original_bias is not None:

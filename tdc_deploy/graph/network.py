@@ -93,7 +93,7 @@ def model_of(network: Network) -> onnx.ModelProto:
 
 
 def _detach(graph: gs.Graph) -> None:
-    """Copy what still refers to the ONNX model: one reference into it keeps all of its weights alive,
+    """Let go of what still refers to the ONNX model: one reference into it keeps all of its weights alive,
     beside the graph's own.
     """
     graph.import_domains = [
@@ -102,4 +102,4 @@ def _detach(graph: gs.Graph) -> None:
     ]
     for tensor in graph.tensors().values():
         if isinstance(tensor, gs.Constant):
-            tensor.values = np.array(tensor.values)
+            tensor.values = np.asarray(tensor.values)  # until now perhaps not loaded

@@ -44,8 +44,7 @@ def input_shapes(graph: gs.Graph, given: Mapping[str, Shape] | None = None) -> S
 
 def infer_shapes(network: Network, inputs: Mapping[str, Shape]) -> Shapes:
     """The shape of every tensor that can be known, at these input shapes."""
-    model = model_of(network)
-    _drop_large_weights(model)
+    model = _without_large_weights(network)
     for value in model.graph.input:
         if value.name in inputs:
             dims = value.type.tensor_type.shape.dim
@@ -71,8 +70,7 @@ def infer_shapes(network: Network, inputs: Mapping[str, Shape]) -> Shapes:
 
 def infer_types(network: Network) -> dict[str, np.dtype[Any]]:
     """The element type of every tensor of the main graph that can be known, constants too."""
-    model = model_of(network)
-    _drop_large_weights(model)
+    model = _without_large_weights(network)
     del model.graph.value_info[:]
     inferred = onnx.shape_inference.infer_shapes(model).graph
     known = {
@@ -87,19 +85,18 @@ def infer_types(network: Network) -> dict[str, np.dtype[Any]]:
     }
 
 
-def _drop_large_weights(model: onnx.ModelProto) -> None:
-    """Turn large initializers into inputs of the same shape: inference copies the model several times."""
-    graph = model.graph
-    kept = []
-    for tensor in graph.initializer:
-        if math.prod(tensor.dims) <= SMALL:
-            kept.append(tensor)
-        else:
-            graph.input.append(
-                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            )
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+def _without_large_weights(network: Network) -> onnx.ModelProto:
+    """The model with its large weights as inputs of the same shape: inference copies it several times."""
+    copied = network.copy()
+    outputs = {id(tensor) for tensor in copied.graph.outputs}
+    for tensor in list(copied.graph.tensors().values()):
+        large = isinstance(tensor, gs.Constant) and math.prod(tensor.shape) > SMALL
+        if large and id(tensor) not in outputs:
+            stand_in = gs.Variable(tensor.name, tensor.dtype, tensor.shape)
+            copied.graph.inputs.append(stand_in)
+            for node in list(tensor.outputs):
+                node.inputs = [stand_in if value is tensor else value for value in node.inputs]
+    return model_of(copied)
 
 
 def _default(name: str, shape: object) -> Shape:
@@ -113,7 +110,7 @@ def _default(name: str, shape: object) -> Shape:
             f"input {name!r} has the open shape {_text(shape)}",
             expected="sizes for every dimension but the batch",
             fix=f"give --shapes {name}:"
-            + "x".join("?" if not isinstance(s, int) else str(s) for s in sizes)
+            + "x".join(str(s) if isinstance(s, int) and s > 0 else "?" for s in sizes)
             + " with numbers in place of ?",
         )
     return tuple(int(size) for size in sizes)

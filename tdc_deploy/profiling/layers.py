@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from tdc_deploy.backends.base import Backend
+from tdc_deploy.errors import TdcError
 from tdc_deploy.profiling.measure import LAYER
 from tdc_deploy.profiling.store import Store
+from tdc_deploy.progress import Progress, silent
 from tdc_deploy.tucker.cost import chain_layers
 from tdc_deploy.types import Candidate, ConvLayer, Timing
 
 OPSET = 17
 IR_VERSION = 8
 
+LayerModel: TypeAlias = Callable[[ConvLayer, Candidate], onnx.ModelProto]
+
+# So many layers are built before the first of them is measured: what an interruption loses at most.
+BATCH = 24
+
 
 def layer_model(layer: ConvLayer, candidate: Candidate) -> onnx.ModelProto:
-    """A model of just this layer in this form; input x [batch, C, H, W], random weights.
+    """A model of just this layer in this form and its type; input x [batch, C, H, W], random weights.
 
     Convolution time does not depend on the values, as long as none is denormal.
     """
@@ -29,8 +39,9 @@ def layer_model(layer: ConvLayer, candidate: Candidate) -> onnx.ModelProto:
     for i, part in enumerate(parts):
         fan_in = part.c_in * part.kernel[0] * part.kernel[1]
         values = rng.standard_normal((part.c_out, part.c_in, *part.kernel), np.float32)
-        weights.append(onnx.numpy_helper.from_array(values / np.float32(fan_in**0.5), f"w{i}"))
-        weights.append(onnx.numpy_helper.from_array(np.full(part.c_out, 0.1, np.float32), f"b{i}"))
+        values = (values / fan_in**0.5).astype(layer.dtype)
+        weights.append(onnx.numpy_helper.from_array(values, f"w{i}"))
+        weights.append(onnx.numpy_helper.from_array(np.full(part.c_out, 0.1, layer.dtype), f"b{i}"))
         output = "y" if i == len(parts) - 1 else f"t{i + 1}"
         nodes.append(
             onnx.helper.make_node(
@@ -42,9 +53,9 @@ def layer_model(layer: ConvLayer, candidate: Candidate) -> onnx.ModelProto:
                 dilations=part.dilations,
             )
         )
-    float32 = onnx.TensorProto.FLOAT
-    x = onnx.helper.make_tensor_value_info("x", float32, [layer.batch, layer.c_in, *layer.in_hw])
-    y = onnx.helper.make_tensor_value_info("y", float32, [layer.batch, layer.c_out, *layer.out_hw])
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(layer.dtype))
+    x = onnx.helper.make_tensor_value_info("x", kind, [layer.batch, layer.c_in, *layer.in_hw])
+    y = onnx.helper.make_tensor_value_info("y", kind, [layer.batch, layer.c_out, *layer.out_hw])
     graph = onnx.helper.make_graph(nodes, "layer", [x], [y], weights)
     opset = onnx.helper.make_opsetid("", OPSET)
     return onnx.helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
@@ -53,30 +64,61 @@ def layer_model(layer: ConvLayer, candidate: Candidate) -> onnx.ModelProto:
 class LayerProfiler:
     """Latencies of layers on one backend, asked of the store first.
 
-    `measured` counts those that had to be measured.
+    `model` makes the model of a layer in a form. `measured` counts the latencies that had to be
+    measured; `refused` are the errors of candidates that the backend cannot build or run.
     """
 
-    def __init__(self, backend: Backend, store: Store) -> None:
+    def __init__(self, backend: Backend, store: Store, model: LayerModel = layer_model) -> None:
         self.backend = backend
         self.store = store
         self.measured = 0
+        self.refused: list[TdcError] = []
+        self._model = model
 
     def latency(self, layer: ConvLayer, candidate: Candidate) -> float:
         """The median latency in milliseconds."""
-        description = self._describe(layer, candidate)
-        known = self.store.get("layer", description)
-        if known is None:
-            timing = self._measure(layer, candidate)
-            self.measured += 1
-            known = asdict(timing)
-            self.store.put("layer", description, known)
-        return Timing(**known).median
+        return self.latencies([(layer, candidate)])[0]
 
-    def _measure(self, layer: ConvLayer, candidate: Candidate) -> Timing:
-        x = np.random.default_rng(1).standard_normal(
-            (layer.batch, layer.c_in, *layer.in_hw), np.float32
-        )
-        return self.backend.measure(layer_model(layer, candidate), {"x": x}, LAYER)
+    def latencies(
+        self,
+        wanted: Sequence[tuple[ConvLayer, Candidate]],
+        progress: Progress = silent,
+        what: str = "measuring layers",
+    ) -> list[float]:
+        """The median latencies in milliseconds; infinity for a refused candidate, which is not kept.
+
+        Raises:
+            TdcError: the backend refuses a dense layer.
+        """
+        known = [self.store.get("layer", self._describe(*pair)) for pair in wanted]
+        found = [math.inf if value is None else Timing(**value).median for value in known]
+        missing = [i for i, value in enumerate(known) if value is None]
+        done = len(wanted) - len(missing)
+        for start in range(0, len(missing), BATCH):
+            batch = missing[start : start + BATCH]
+            timings = self._measure([wanted[i] for i in batch])
+            for i in batch:
+                progress(what, done, len(wanted))
+                found[i] = self._keep(*wanted[i], next(timings))
+                done += 1
+        progress(what, done, len(wanted))
+        return found
+
+    def _measure(
+        self, wanted: Sequence[tuple[ConvLayer, Candidate]]
+    ) -> Iterator[Timing | TdcError]:
+        models = ((self._model(*pair), _feeds(pair[0])) for pair in wanted)
+        return self.backend.measure_layers(models, LAYER)
+
+    def _keep(self, layer: ConvLayer, candidate: Candidate, timing: Timing | TdcError) -> float:
+        if isinstance(timing, TdcError):
+            if candidate.form == "dense":
+                raise timing
+            self.refused.append(timing)
+            return math.inf
+        self.measured += 1
+        self.store.put("layer", self._describe(layer, candidate), asdict(timing))
+        return timing.median
 
     def _describe(self, layer: ConvLayer, candidate: Candidate) -> dict[str, Any]:
         """Everything that changes the latency: the layer without its name, the form without its error."""
@@ -85,3 +127,9 @@ class LayerProfiler:
         form = asdict(candidate)
         del form["error"], form["latency_ms"]
         return {"backend": self.backend.describe(), "layer": shape, "candidate": form}
+
+
+def _feeds(layer: ConvLayer) -> dict[str, NDArray[Any]]:
+    shape = (layer.batch, layer.c_in, *layer.in_hw)
+    x = np.random.default_rng(1).standard_normal(shape, np.float32)
+    return {"x": x.astype(layer.dtype, copy=False)}

@@ -6,6 +6,7 @@ import hashlib
 import json
 import sqlite3
 import time
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +29,7 @@ class Store:
     """Measurements keyed by everything that changes them; each is on disk as soon as it is put.
 
     Several processes may share a file. One that cannot be read, or that another version wrote, is set
-    aside under a new name and a fresh one begun. Use as a context manager.
+    aside under a new name with a warning, and a fresh one begun. Use as a context manager.
 
     Raises:
         TdcError: the folder cannot be written.
@@ -48,10 +49,16 @@ class Store:
 
     def get(self, kind: str, description: Mapping[str, Any]) -> Any | None:
         """The JSON value put under this description, or None."""
-        row = self._connection.execute(
-            "SELECT value FROM measurements WHERE key = ?", (_key(kind, description),)
-        ).fetchone()
-        return None if row is None else json.loads(row[0])
+        try:
+            row = self._connection.execute(
+                "SELECT value FROM measurements WHERE key = ?", (_key(kind, description),)
+            ).fetchone()
+            return None if row is None else json.loads(row[0])
+        except (sqlite3.DatabaseError, ValueError) as error:
+            raise TdcError(
+                f"the latency store {self.path} cannot be read: {error}",
+                fix=f"move it away, or set {CACHE_VARIABLE} to another folder",
+            ) from None
 
     def put(self, kind: str, description: Mapping[str, Any], value: Any) -> None:
         """Keep a JSON value; an older one of the same description is replaced."""
@@ -97,8 +104,13 @@ class Store:
             return self._connect()
         except sqlite3.OperationalError:
             raise  # locked or not writable: the file itself may be well
-        except sqlite3.DatabaseError:
-            self._set_aside()
+        except sqlite3.DatabaseError as error:
+            aside = self._set_aside()
+            warnings.warn(
+                f"the latency store {self.path} is not one of this version ({error}): it is kept as "
+                f"{aside.name}, and a new one begun",
+                stacklevel=3,
+            )
             return self._connect()
 
     def _connect(self) -> sqlite3.Connection:
@@ -121,15 +133,17 @@ class Store:
             raise
         return connection
 
-    def _set_aside(self) -> None:
+    def _set_aside(self) -> Path:
         stem = f"{self.path.name}.{time.strftime('%Y%m%d-%H%M%S')}"
         serial = 0
         while (aside := self.path.with_name(f"{stem}-{serial}.bak")).exists():
             serial += 1
-        self.path.replace(aside)
+        with suppress(FileNotFoundError):  # another process was faster
+            self.path.replace(aside)
         # A journal of the old file must not be played back into the new one.
         with suppress(FileNotFoundError):
             self.path.with_name(f"{self.path.name}-journal").unlink()
+        return aside
 
 
 def _canonical(description: Mapping[str, Any]) -> str:

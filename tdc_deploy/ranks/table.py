@@ -10,12 +10,8 @@ from tdc_deploy.graph.convs import kernel
 from tdc_deploy.profiling.bounds import Roofline
 from tdc_deploy.profiling.layers import LayerProfiler
 from tdc_deploy.progress import Progress
-from tdc_deploy.ranks.candidates import (
-    candidate_errors,
-    enumerate_candidates,
-    enumerate_tdc_candidates,
-    prune,
-)
+from tdc_deploy.ranks.candidates import candidate_errors
+from tdc_deploy.ranks.choices import Choices
 from tdc_deploy.source import Source
 from tdc_deploy.tucker import chain_cost
 from tdc_deploy.types import DENSE, Candidate, ConvLayer
@@ -74,36 +70,27 @@ def latency(candidate: Candidate) -> float:
 
 
 def build_table(
-    source: Source, profiler: LayerProfiler, progress: Progress, whole_grid: bool = False
+    source: Source, profiler: LayerProfiler, progress: Progress, choices: Choices
 ) -> CostTable:
-    """Measure what is worth measuring; layers of one shape are measured once.
-
-    With `whole_grid`, every candidate of the paper's grid is measured in place of the best ones of all
-    forms.
-    """
+    """Measure what is worth measuring; layers of one shape are measured once."""
     groups = _by_shape(source)
-    dense: dict[ConvLayer, float] = {}
-    for done, shape in enumerate(groups):
-        progress("measuring dense layers", done, len(groups))
-        dense[shape] = profiler.latency(shape, DENSE)
+    shapes = [(shape, DENSE) for shape in groups]
+    times = profiler.latencies(shapes, progress, "measuring dense layers")
+    dense = dict(zip(groups, times, strict=True))
     if not dense:
         return CostTable({})
     roofline = Roofline.from_dense(dense.items())
     offers = {
-        shape: _offer(source, names, shape, None if whole_grid else (dense[shape], roofline))
+        shape: _offer(source, names, shape, choices, dense[shape], roofline)
         for shape, names in groups.items()
     }
-    total, done = sum(len(offer) for offer, _ in offers.values()), 0
+    wanted = [(shape, candidate) for shape, (offer, _) in offers.items() for candidate in offer]
+    measured = iter(profiler.latencies(wanted, progress, "measuring candidates"))
     rows: dict[str, Row] = {}
     for shape, (offer, errors) in offers.items():
-        times = []
-        for candidate in offer:
-            progress("measuring candidates", done, total)
-            times.append(profiler.latency(shape, candidate))
-            done += 1
+        times = [next(measured) for _ in offer]
         for name, lost in zip(groups[shape], errors, strict=True):
             rows[name] = _row(source.plannable[name], dense[shape], offer, lost, times)
-    progress("measuring candidates", total, total)
     return CostTable({name: rows[name] for name in source.plannable})
 
 
@@ -118,20 +105,16 @@ def _offer(
     source: Source,
     names: list[str],
     shape: ConvLayer,
-    bound: tuple[float, Roofline] | None,
+    choices: Choices,
+    dense_ms: float,
+    roofline: Roofline,
 ) -> tuple[list[Candidate], list[list[float]]]:
-    """The candidates to measure for a shape, and their errors on each of its layers.
-
-    `bound`, the dense layer's latency and the roofline, prunes them; without it the paper's whole grid
-    is offered.
-    """
-    candidates = enumerate_tdc_candidates(shape) if bound is None else enumerate_candidates(shape)
+    """The candidates to measure for a shape, and their errors on each of its layers."""
+    candidates = choices.offered(shape)
     if not candidates:
         return [], [[] for _ in names]
     errors = np.array([layer_errors(source, name, candidates) for name in names])
-    if bound is None:
-        return candidates, errors.tolist()
-    kept = prune(shape, candidates, errors, *bound)
+    kept = choices.worth_measuring(shape, candidates, errors, dense_ms, roofline)
     return [candidates[i] for i in kept], errors[:, kept].tolist()
 
 

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tdc_deploy import api
+from tdc_deploy.plan_file import read_plan
 from tdc_deploy.sidecar import read_sidecar
 from tests.cli.conftest import Run
+from tests.fake_gpu_times import FakeGpu
 from tests.fake_tensorrt import FakeTensorRT, fill
 
 
@@ -19,6 +22,11 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, folder: Path) -> FakeTensorRT:
     return FakeTensorRT(monkeypatch, folder / "plugin.so")
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, folder: Path) -> FakeGpu:
+    return FakeGpu(monkeypatch, folder / "plugin.so")
 
 
 def words(folder: Path, output: str) -> list[object]:
@@ -54,6 +62,25 @@ def test_inspect_prints_the_sidecar_where_there_is_no_tensorrt(
     assert as_json["sidecar"] == read_sidecar(folder / "out.engine")
     assert as_json["layers"] is None
     assert len(fake.built) == 3
+
+
+def test_a_plan_on_tensorrt(
+    folder: Path, gpu: FakeGpu, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "check_engine_plans", lambda *_: None)
+    gpu.slowness_at = {32: 0.5, 48: 50.0}
+    words = ["plan", folder / "model.onnx", "-o", folder / "made.json"]
+    more = ["--inputs", folder / "inputs.npz", "--max-error", 5, "--backend", "tensorrt"]
+    found = run(*words, *more, "--precision", "fp16", "--timing-cache", folder / "t.cache")
+    assert found.code == 0, found.err
+    assert "tucker2 16→16 native" in found.out
+    made = read_plan(folder / "made.json")
+    assert {c.implementation for c in made.selection.values()} == {"fused", "native"}
+    assert {options.timing_cache for options in gpu.options} == {folder / "t.cache"}
+    built = run(
+        "build", words[1], "-o", folder / "o.engine", *more[:4], "--plan", folder / "made.json"
+    )
+    assert built.code == 0, built.err
 
 
 def test_inspect_says_what_it_lacks(folder: Path, run: Run) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 
+from tests.broken_models import BROKEN
 from tests.builders import images, linear_model, save_model, save_npz, small_cnn
 from tests.cli.conftest import Run
 
@@ -34,6 +34,11 @@ def on(make: Callable[[Path], object], *more: object) -> Callable[[Path], Words]
         return ["build", path, "-o", folder / "out.onnx", "--max-error", 1, *more]
 
     return words
+
+
+def broken(make: Callable[[Path], object]) -> Callable[[Path], Words]:
+    """The same with the folder's inputs."""
+    return lambda folder: [*on(make)(folder), "--inputs", folder / "inputs.npz"]
 
 
 def with_inputs(**arrays: Any) -> Callable[[Path], Words]:
@@ -71,55 +76,9 @@ def layers(**layer: object) -> dict[str, Any]:
     return {"layers": {"conv2": layer}}
 
 
-def truncated(path: Path) -> None:
-    content = small_cnn().SerializeToString()
-    path.write_bytes(content[: len(content) // 2])
-
-
-def old_opset(path: Path) -> None:
-    model = small_cnn()
-    model.opset_import[0].version = 9
-    onnx.save(model, str(path))
-
-
-def no_weights(path: Path) -> None:
-    onnx.save(
-        small_cnn(),
-        str(path),
-        save_as_external_data=True,
-        location="weights.bin",
-        size_threshold=0,
-    )
-    (path.parent / "weights.bin").unlink()
-
-
-def unknown_operator(path: Path) -> None:
-    model = small_cnn()
-    model.graph.node[-1].domain = "nobody.knows"
-    model.opset_import.append(onnx.helper.make_opsetid("nobody.knows", 1))
-    onnx.save(model, str(path))
-
-
-def dangling(path: Path) -> None:
-    model = small_cnn()
-    model.graph.node[1].input[0] = "nowhere"
-    onnx.save(model, str(path))
-
-
-def nan_weights(path: Path) -> None:
-    model = small_cnn()
-    for i, tensor in enumerate(model.graph.initializer):
-        if tensor.name == "conv2.weight":
-            values = onnx.numpy_helper.to_array(tensor).copy()
-            values[0, 0, 0, 0] = np.nan
-            model.graph.initializer[i].CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
-    onnx.save(model, str(path))
-
-
-def open_size(path: Path) -> None:
-    model = small_cnn()
-    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
-    onnx.save(model, str(path))
+def on_backend(backend: str, *more: object) -> Callable[[Path], list[object]]:
+    words = ("--max-error", 1, "--backend", backend, *more)
+    return lambda f: ["plan", f / "model.onnx", *words]
 
 
 X = images(16)
@@ -129,18 +88,17 @@ CASES: list[Case] = [
     ("no model", lambda f: ["build", f / "none.onnx", "-o", f / "o.onnx"], "no model file"),
     ("a folder as model", lambda f: ["build", f, "-o", f / "o.onnx"], "no model file"),
     ("garbage", on(lambda p: p.write_bytes(b"\x08garbage" * 99)), "not an ONNX file"),
-    ("empty file", on(lambda p: p.write_bytes(b"")), "holds no graph"),
-    ("truncated", on(truncated), "cut short"),
-    ("weights missing", on(no_weights), "are missing or"),
-    ("old opset", on(old_opset), "opset 9"),
-    ("dangling input", on(dangling), "not a valid ONNX model"),
-    ("unknown operator", on(unknown_operator), "cannot load"),
-    ("NaN weights", on(nan_weights), "NaN"),
     ("no convolution", on(lambda p: save_model(linear_model(), p)), "no convolution to decompose"),
-    ("open height", on(open_size), "open shape"),
     ("engine", lambda f: [*build(f), "-o", f / "o.engine"], "missing: the Python package tensorrt"),
     ("plan of TensorRT", lambda f: [*build(f), "-o", f / "o.plan"], "o.onnx"),
     ("engine options", lambda f: build(f, "--precision", "fp16"), "options of TensorRT engines"),
+    ("a plan on TensorRT", on_backend("tensorrt"), "leave out --backend tensorrt"),
+    ("no such backend", on_backend("cudnn"), "--backend is 'cudnn'"),
+    (
+        "engine options of a plan",
+        on_backend("onnxruntime", "--precision", "fp16"),
+        "options of TensorRT engines for a plan",
+    ),
     ("no such precision", lambda f: build(f, "--precision", "int8"), "--precision is 'int8'"),
     ("workspace", lambda f: build(f, "--memPoolSize", "dla:1"), "--workspace is 'dla:1'"),
     ("min shapes", lambda f: build(f, "--minShapes", "image"), "shape 'image'"),
@@ -256,6 +214,7 @@ CASES: list[Case] = [
         "at least 1 iteration",
     ),
     ("doctor: store", lambda f: ["doctor", "--store", f / "model.onnx" / "s"], "cannot be opened"),
+    *((f"model: {name}", broken(write), said) for name, (write, said) in BROKEN.items()),
 ]
 
 

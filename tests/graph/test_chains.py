@@ -342,13 +342,24 @@ def test_result_that_is_another_convolutions_weight() -> None:
     assert chains_of(network(net.model(net.conv(core, 8, name="last")))) == []
 
 
-@pytest.mark.parametrize("mode", ["SAME_UPPER", "VALID"])
-def test_auto_pad(mode: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "stride", "pads"),
+    [
+        ("SAME_UPPER", 1, [1, 2, 1, 2]),
+        ("SAME_LOWER", 1, [1, 2, 1, 2]),
+        ("VALID", 2, [0, 0, 0, 0]),
+        # Its padding depends on the input's size.
+        ("SAME_UPPER", 2, None),
+    ],
+)
+def test_auto_pad(mode: str, stride: int, pads: list[int] | None) -> None:
     net = Net(8)
     reduced = net.conv("x", 3, name="first")
-    weight = net.weight("core.w", np.ones((2, 3, 3, 3), np.float32))
-    core = net.node("Conv", [reduced, weight], "core", (2, 9, 8), auto_pad=mode)
-    assert chains_of(network(net.model(net.conv(core, 8, name="last")))) == []
+    weight = net.weight("core.w", np.ones((2, 3, 3, 5), np.float32))
+    strides = [stride, stride]
+    core = net.node("Conv", [reduced, weight], "core", (2, 9, 8), auto_pad=mode, strides=strides)
+    chains = chains_of(network(net.model(net.conv(core, 8, name="last"))))
+    assert [chain.core.attrs["pads"] for chain in chains] == ([] if pads is None else [pads])
 
 
 def test_bottleneck_is_a_chain_but_not_compressed() -> None:

@@ -349,13 +349,15 @@ def test_layers_and_reasons() -> None:
     net.conv("x", 8, (3, 3), name="depthwise", group=8)
     net.conv("x", 8, (3, 3), name="grouped", group=2)
     weight = net.weight("w", np.ones((4, 8, 3, 3), np.float32))
-    net.node("Conv", ["x", weight], "same", auto_pad="SAME_LOWER")
+    weight_up = net.weight("up.w", np.ones((8, 4, 2, 2), np.float32))
+    net.node("Conv", ["x", weight], "same", auto_pad="SAME_LOWER", strides=[2, 2])
+    net.node("ConvTranspose", ["x", weight_up], "up")
     computed = net.node("Relu", [weight], "computed")
     net.node("Conv", ["x", computed], "made")
     line = net.node("Flatten", ["x"], "line", axis=2)
     line = net.node("Unsqueeze", [line, net.weight("axes", np.array([0], np.int64))], "one")
     net.node("Conv", [line, net.weight("w1", np.ones((2, 8, 3), np.float32))], "1d")
-    outputs = [node.output[0] for node in net.nodes if node.op_type == "Conv"]
+    outputs = [node.output[0] for node in net.nodes if "Conv" in node.op_type]
     made = network(net.model(*outputs))
     found = {c.name: c for c in find_convs(made.graph, infer_shapes(made, {"x": (2, 8, 12, 11)}))}
     layer = found["plain"].layer
@@ -363,15 +365,26 @@ def test_layers_and_reasons() -> None:
     assert (layer.batch, layer.c_in, layer.c_out, layer.in_hw) == (2, 8, 6, (12, 11))
     assert (layer.kernel, layer.strides, layer.pads) == ((3, 5), (2, 1), (1, 2, 0, 1))
     reasons = {name: conv.reason for name, conv in found.items() if conv.reason}
+    # Outputs of 6x6: one row and two columns of padding, the larger part first.
+    same = found["same"].layer
+    assert same is not None and same.pads == (1, 1, 0, 1)
     grouped = found["grouped"].layer
     assert grouped is not None and (grouped.c_in, grouped.groups) == (8, 2)
     assert reasons == {
         "depthwise": "it is depthwise",
         "grouped": "it is grouped",
-        "same": "its padding is auto_pad SAME_LOWER",
+        "up": "it is transposed",
         "made": "its weight is computed, not stored",
         "1d": "it is 1-D",
     }
+
+
+def test_negative_padding_is_a_reason() -> None:
+    made = network(conv_net())
+    stem = next(node for node in made.graph.nodes if node.name == "stem")
+    stem.attrs["pads"] = [-1, 0, 0, 0]
+    found = find_convs(made.graph, {"x": (1, 3, 12, 12)})[0]
+    assert (found.layer, found.reason) == (None, "its padding is negative")
 
 
 def test_unknown_shape_is_a_reason() -> None:

@@ -51,6 +51,9 @@ class FakeBackend:
         self.asked.append((model, feeds, effort))
         return constant_timing(float(len(self.asked)))
 
+    def measure_layers(self, models: Any, effort: Any) -> Any:
+        return (self.measure(model, feeds, effort) for model, feeds in models)
+
 
 def profiler_of(backend: FakeBackend, store: Store) -> LayerProfiler:
     return LayerProfiler(backend, store)  # type: ignore[arg-type]

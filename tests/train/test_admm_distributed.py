@@ -73,7 +73,6 @@ def start(folder: Path, rank: int, world: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", TRAINING, *arguments], env=environment)
 
 
-@pytest.mark.slow
 def test_two_processes_are_one(tmp_path: Path) -> None:
     processes = [start(tmp_path, 0, 1), start(tmp_path, 0, 2), start(tmp_path, 1, 2)]
     assert [process.wait(120) for process in processes] == [0, 0, 0]

@@ -56,7 +56,6 @@ def right(model: Any, images: ImageSet) -> Any:
         return torch.cat([model.eval()(part).argmax(1) for part in x.split(100)]) == y
 
 
-@pytest.mark.slow
 def test_half_the_arithmetic_and_no_measurable_loss(tmp_path: Path) -> None:
     fit(recipe_from(RECIPE, "test"), tmp_path / "run")
     data = make_data("digits", None, DATA)

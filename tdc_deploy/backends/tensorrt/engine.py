@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from tempfile import TemporaryFile
@@ -26,6 +26,7 @@ from tdc_deploy.backends.tensorrt.prepare import Prepared
 from tdc_deploy.backends.tensorrt.profiles import Ranges
 from tdc_deploy.errors import TdcError
 from tdc_deploy.files import write_whole
+from tdc_deploy.graph.large import serialised
 from tdc_deploy.graph.shapes import Shape
 from tdc_deploy.progress import Progress
 
@@ -65,12 +66,24 @@ def build_engine(
         KeyboardInterrupt: Ctrl-C; from TensorRT 10 on the build ends at its next step.
     """
     trt = tensorrt()
-    cancellation = Cancellation()
-    with cancellation.on_ctrl_c(), _polygraphy_errors():
-        plan = _plan(trt, prepared, ranges, options, progress, cancellation)
+    plan = build_plan(trt, prepared, ranges, options, progress)
     engine = read_engine(trt, plan, ranges, options)
     _check_io(prepared.model, engine)
     return engine
+
+
+def build_plan(
+    trt: Any,
+    prepared: Prepared,
+    ranges: Ranges,
+    options: EngineOptions,
+    progress: Progress,
+    edit: Callable[[Any], None] | None = None,
+) -> bytes:
+    """Build an engine's plan; `edit` may change TensorRT's network once it is parsed."""
+    cancellation = Cancellation()
+    with cancellation.on_ctrl_c(), _polygraphy_errors():
+        return _plan(trt, prepared, ranges, options, progress, cancellation, edit)
 
 
 def read_engine(trt: Any, plan: bytes, ranges: Ranges, options: EngineOptions) -> Engine:
@@ -80,7 +93,7 @@ def read_engine(trt: Any, plan: bytes, ranges: Ranges, options: EngineOptions) -
     layers = read_layers(read_text(trt, engine, shapes))
     precision = check_precision(layers, options.precision)
     check_weight_reformats(layers)
-    return Engine(plan, str(trt.__version__), precision, layers, *_tensors(trt, engine))
+    return Engine(plan, str(trt.__version__), precision, layers, *tensors_of(trt, engine))
 
 
 def load_engine(plan: bytes) -> Any:
@@ -148,6 +161,7 @@ def _plan(
     options: EngineOptions,
     progress: Progress,
     cancellation: Cancellation,
+    edit: Callable[[Any], None] | None,
 ) -> bytes:
     from polygraphy.backend.trt import EngineBytesFromNetwork, NetworkFromOnnxBytes
 
@@ -159,8 +173,10 @@ def _plan(
     else:
         progress("building an engine", 0, 1)
     network = NetworkFromOnnxBytes(
-        prepared.model.SerializeToString(), strongly_typed=version >= STRONGLY_TYPED
+        serialised(prepared.model), strongly_typed=version >= STRONGLY_TYPED
     )
+    if edit is not None:
+        network = _edited(network, edit)
     wanted, known = options.timing_cache, _read_cache(options)
     # Open files and not the cache itself: Polygraphy would leave a .lock beside it, and write it in
     # place. It asks for a mode and a file descriptor, which files in memory have not.
@@ -175,6 +191,13 @@ def _plan(
     if wanted is not None and timings:
         write_whole({wanted: timings})
     return plan
+
+
+def _edited(parse: Callable[[], tuple[Any, ...]], edit: Callable[[Any], None]) -> tuple[Any, ...]:
+    """The builder, the network and the parser, which must live as long."""
+    parsed = parse()
+    edit(parsed[1])
+    return parsed
 
 
 def _read_cache(options: EngineOptions) -> bytes:
@@ -192,7 +215,7 @@ def _compatibility(trt: Any, level: str) -> Any:
     return found
 
 
-def _tensors(trt: Any, engine: Any) -> tuple[Tensors, Tensors]:
+def tensors_of(trt: Any, engine: Any) -> tuple[Tensors, Tensors]:
     """The engine's inputs and its outputs."""
     inputs: Tensors = {}
     outputs: Tensors = {}

@@ -24,6 +24,24 @@ def check_engine_builds(
 
     `arguments` are more words for that command.
     """
+    command = _alternative(model, output, arguments)
+    _check(
+        f"{output}: a TensorRT engine cannot be built on this machine",
+        f"build for ONNX Runtime, which needs none: {command}",
+        plugin_mode,
+    )
+
+
+def check_engine_plans(model: Path, plugin_mode: PluginMode = "library") -> None:
+    """The same for a plan by times of engines."""
+    _check(
+        f"{model}: ranks cannot be planned on TensorRT on this machine",
+        "plan on ONNX Runtime, which needs none: leave out --backend tensorrt",
+        plugin_mode,
+    )
+
+
+def _check(received: str, fix: str, plugin_mode: PluginMode) -> None:
     embedded = plugin_mode == "embedded"
     missing = what_is_missing(plugin=not embedded)
     if embedded and not _has_nvcc():
@@ -31,10 +49,9 @@ def check_engine_builds(
     if missing:
         versions, kernels = ("10.9", "nvcc") if embedded else ("8.5", "the plugin library")
         raise TdcError(
-            f"{output}: a TensorRT engine cannot be built on this machine; missing: "
-            + "; ".join(missing),
+            f"{received}; missing: " + "; ".join(missing),
             expected=f"TensorRT {versions} to 11 with its builder, an NVIDIA GPU, and {kernels}",
-            fix=f"build for ONNX Runtime, which needs none: {_alternative(model, output, arguments)}",
+            fix=fix,
         )
 
 

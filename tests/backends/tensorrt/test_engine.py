@@ -14,7 +14,7 @@ from polygraphy import util
 from polygraphy.exception import PolygraphyException
 
 from tdc_deploy.backends.tensorrt import engine as module
-from tdc_deploy.backends.tensorrt.engine import Engine, build_engine, dtype_name
+from tdc_deploy.backends.tensorrt.engine import Engine, build_engine, build_plan, dtype_name
 from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.backends.tensorrt.prepare import Prepared
 from tdc_deploy.backends.tensorrt.profiles import ShapeRange
@@ -244,3 +244,29 @@ def test_tensorrts_refusal_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 )
 def test_types_have_numpys_names(dtype: str, name: str) -> None:
     assert dtype_name(dtype) == name
+
+
+def test_a_parsed_network_may_be_edited(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeTensorRT("10.16.1.11", "")
+    fake.install(monkeypatch)
+    parsed = ("builder", {"layout": "any"}, "parser")
+    seen: list[Any] = []
+
+    def build(network: Any, _config: str, save_timing_cache: object) -> Any:
+        seen.append((network, save_timing_cache))
+        return lambda: b"plan"
+
+    monkeypatch.setattr(
+        polygraphy.backend.trt, "NetworkFromOnnxBytes", lambda *_, **__: lambda: parsed
+    )
+    monkeypatch.setattr(polygraphy.backend.trt, "EngineBytesFromNetwork", build)
+    trt = SimpleNamespace(
+        __version__="10.16.1.11",
+        IProgressMonitor=object,
+        ProfilingVerbosity=SimpleNamespace(DETAILED="detailed"),
+    )
+    edit = lambda network: network.update(layout="HWC8")  # noqa: E731
+    made = build_plan(trt, PREPARED, RANGES, EngineOptions(), lambda *_: None, edit)
+    assert made == b"plan"
+    # The builder and the parser too: TensorRT's network does not keep them alive.
+    assert seen == [(("builder", {"layout": "HWC8"}, "parser"), None)]

@@ -1,0 +1,87 @@
+"""Take back of a plan's engine what makes it slower: `revert` with engines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tdc_deploy.backends.tensorrt.engine import Engine
+from tdc_deploy.backends.tensorrt.prepare import Prepared
+from tdc_deploy.compress import last_node
+from tdc_deploy.engine_forms import REVERTED, Built, PlannedNetworks, Workshop
+from tdc_deploy.errors import TdcError
+from tdc_deploy.plan_file import Plan
+from tdc_deploy.profiling.measure import Effort
+from tdc_deploy.revert import PLANNED, Reverted, revert
+from tdc_deploy.types import Ratio
+
+
+def take_back(
+    workshop: Workshop, networks: PlannedNetworks, planned: Built, plan: Plan | None
+) -> Built | None:
+    """The engine without what makes the planned one slower, or None if nothing does."""
+    # Without its only chain it is the native form, without its only layer the source.
+    fused = planned.prepared.fused if len(planned.prepared.fused) > 1 else ()
+    layers = _least_gain_first(plan)
+    trials = _Trials(workshop, networks, planned)
+    kept = revert(_ordered(fused, layers), layers if len(layers) > 1 else (), trials.compare)
+    if kept == PLANNED:
+        return None
+    return workshop.measured(REVERTED, *trials.made[kept], kept)
+
+
+class _Trials:
+    """Engines with some of a plan taken back; each is built once."""
+
+    def __init__(self, workshop: Workshop, networks: PlannedNetworks, planned: Built) -> None:
+        self._workshop = workshop
+        self._networks = networks
+        self.made: dict[Reverted, tuple[Prepared, Engine]] = {
+            PLANNED: (planned.prepared, planned.engine)
+        }
+
+    def compare(
+        self, base: Reverted, others: Sequence[Reverted], effort: Effort
+    ) -> list[Ratio | None]:
+        """Build all of them, then measure each against the base."""
+        for done, back in enumerate(others):
+            self._workshop.progress("building engines with chains taken back", done, len(others))
+            if back not in self.made:
+                self._make(back)
+        found = []
+        for done, back in enumerate(others):
+            self._workshop.progress("comparing engines", done, len(others))
+            found.append(self._ratio(base, back, effort))
+        return found
+
+    def _make(self, back: Reverted) -> None:
+        try:
+            prepared = self._workshop.prepare(self._networks.planned(back))
+            self.made[back] = prepared, self._workshop.build(prepared)
+        except TdcError:
+            return  # what cannot be built is no way to be faster
+
+    def _ratio(self, base: Reverted, back: Reverted, effort: Effort) -> Ratio | None:
+        if back not in self.made:
+            return None
+        try:
+            return self._workshop.ratio(self.made[base][1], self.made[back][1], effort)
+        except RuntimeError:
+            return None
+
+
+def _least_gain_first(plan: Plan | None) -> list[str]:
+    """The plan's layers, those first whose time alone fell least."""
+    if plan is None:
+        return []
+    shares = {}
+    for name, candidate in plan.selection.items():
+        dense_ms = plan.layers[name].dense_ms
+        known = candidate.latency_ms is not None and dense_ms is not None
+        shares[name] = candidate.latency_ms / dense_ms if known else 1.0  # type: ignore[operator]
+    return sorted(shares, key=lambda name: -shares[name])
+
+
+def _ordered(fused: Sequence[str], layers: Sequence[str]) -> list[str]:
+    """The operators in the order of their layers; others, which no plan measured, come first."""
+    order = {last_node(name): i for i, name in enumerate(layers)}
+    return sorted(fused, key=lambda name: order.get(name, -1))
