@@ -22,8 +22,8 @@ class Network:
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     epochs: int = 25
-    more: int = 14
-    budgets: tuple[float, ...] = (0.7,)
+    more: int = 12
+    budgets: tuple[float, ...] = (0.72,)
     max_macs: float = 1.0
 
 
@@ -32,8 +32,8 @@ NETWORKS = {
     "vgg16_bn_quarter": Network(
         "vgg16_bn",
         {"width": 0.25, "small_images": True, "num_classes": 10},
-        epochs=40,
-        more=20,
+        epochs=30,
+        more=16,
         budgets=(0.7, 0.6, 0.5, 0.45, 0.4, 0.35),
         max_macs=0.4,
     ),
