@@ -95,10 +95,9 @@ def _regularised(shape: tuple[int, ...], second_moment: NDArray[np.floating]) ->
             expected=f"({patch}, {patch}), or by channel ({channels}, {channels})",
         )
     mean = float(moment.trace()) / len(moment)
-    # The largest difference is NaN if any value is.
-    asymmetry = max(
-        float(np.abs(row - column).max()) for row, column in zip(moment, moment.T, strict=True)
-    )
+    # Row by row, without a second matrix; np.max, unlike max, is NaN if any value is, or infinite.
+    differences = [np.abs(row - column).max() for row, column in zip(moment, moment.T, strict=True)]
+    asymmetry = float(np.max(differences))
     if not (asymmetry <= RIDGE * mean * len(moment) and moment.diagonal().min() >= 0):
         raise TdcError(
             "a second moment that is not symmetric, not finite, or negative on its diagonal",

@@ -127,8 +127,10 @@ def test_modes_are_kept() -> None:
     student, teacher, images = pair()
     student.train()
     student.layer1[0].bn1.eval()
+    teacher.train()
     distill_slices(student, teacher, images, epochs=1)
     assert student.training
+    assert teacher.training
     assert not student.layer1[0].bn1.training
 
 

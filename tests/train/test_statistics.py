@@ -82,9 +82,11 @@ def test_passes_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_model_stays_as_it_was() -> None:
     net, batches = setup()
     net.train()
+    net.norm.eval()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     patch_moments(net, ["a"], batches)
     assert net.training
+    assert not net.norm.training
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert not net.a._forward_pre_hooks
 

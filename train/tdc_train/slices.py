@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tdc_deploy.errors import TdcError
 from tdc_train.distill import LEAST_ENERGY, decomposed_layers, feature_distance
 from tdc_train.features import module_at
+from tdc_train.modes import evaluating
 
 LEARNING_RATE = 1e-3
 
@@ -40,8 +41,8 @@ def distill_slices(
 ) -> list[SliceResult]:
     """Fit each slice of `model` to the teacher's, in place, by Adam with a cosine schedule.
 
-    A slice that ends no nearer than it began is put back. BatchNorm uses its running statistics and does
-    not change them.
+    A slice that ends no nearer than it began, or diverges, is put back. BatchNorm uses its running
+    statistics and does not change them.
 
     Args:
         batches: images [n, C, H, W].
@@ -51,7 +52,7 @@ def distill_slices(
             slices then also make up for the error of those before.
 
     Raises:
-        TdcError: no such module, shapes that differ, no images, or a slice that diverged.
+        TdcError: no such module, shapes that differ, or no images.
     """
     if epochs < 1 or not sum(map(len, batches)):
         raise TdcError(
@@ -62,16 +63,10 @@ def distill_slices(
         raise TdcError(
             "no slices", expected="a network with decomposed layers, or paths of modules"
         )
-    modes = [(module, module.training) for module in model.modules()]
-    teacher.eval()
-    model.eval()
-    try:
+    with evaluating(model, teacher):
         return [
             _fit(model, teacher, path, batches, epochs, lr, inputs_of or teacher) for path in paths
         ]
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def slices_of(model: nn.Module) -> list[str]:

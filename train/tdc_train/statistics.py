@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tdc_deploy.errors import TdcError
 from tdc_train.features import module_at
+from tdc_train.modes import evaluating
 
 # Patches with more elements than this are looked at by channel only: 4608 (512 channels, 3x3) makes a
 # matrix of 170 MB in float64.
@@ -46,14 +47,10 @@ def patch_moments(
     batches = list(batches)
     if not sum(map(len, batches)):
         raise TdcError("no images to measure second moments on", expected="at least one")
-    was_training = model.training
-    model.eval()
     found: dict[str, Tensor] = {}
-    try:
+    with evaluating(model):
         for group in _groups(layers, max_patch):
             found |= _pass(model, group, batches, max_patch)
-    finally:
-        model.train(was_training)
     return found
 
 
