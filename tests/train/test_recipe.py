@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tdc_train.models.registry import make_model
+from tdc_train.recipe import AdmmSpec, OptimizerSpec, StageSpec
 from tdc_train.recipe_file import read_recipe, recipe_from, recipe_to, shipped_recipes
 
 from tdc_deploy.errors import TdcError
@@ -161,3 +162,10 @@ def test_the_papers_schedule_is_the_one_on_record() -> None:
         0.2,
     )
     assert len(admm.ranks.layers) == 16
+
+
+def test_admm_by_adamw_needs_a_rho() -> None:
+    optimizer = OptimizerSpec(name="adamw", lr=1e-3)
+    with pytest.raises(TdcError, match="without rho"):
+        StageSpec(kind="admm", optimizer=optimizer)
+    assert StageSpec(kind="admm", optimizer=optimizer, admm=AdmmSpec(rho=0.1)).admm.rho == 0.1

@@ -172,7 +172,7 @@ class RanksSpec:
 
 @dataclass(frozen=True)
 class AdmmSpec:
-    """ADMM's ρ, or 0 for one scaled to the number of steps. The plan's forms are the sets."""
+    """ADMM's ρ, or 0 for one scaled to the steps and learning rates. The plan's forms are the sets."""
 
     rho: float = 0.0
 
@@ -245,6 +245,11 @@ class StageSpec:
             )
         if self.kind == "slices" and not self.distill.teacher:
             raise TdcError("slices without a teacher", expected="teacher in [stages.distill]")
+        if self.kind == "admm" and self.optimizer.name == "adamw" and not self.admm.rho:
+            raise TdcError(
+                "admm by AdamW without rho",
+                expected="a rho: how far it pulls is known beforehand for SGD only",
+            )
         if self.mixup and self.distill.name != "none":
             raise TdcError("mixup and distillation", expected="one of them in a stage")
 

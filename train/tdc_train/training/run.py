@@ -242,9 +242,10 @@ class _Run:
         regulariser = None
         if spec.kind == "admm":
             assert plan is not None
-            batch = spec.batch * (self.world.size if spec.per_process else 1)
-            steps = len(self.data.train) // batch * spec.epochs
-            regulariser = stages.admm_regulariser(spec, model, plan, max(steps, 1))
+            factor = self.world.size if spec.per_process else 1
+            # The learning rate is multiplied, too.
+            steps = max(len(self.data.train) // (spec.batch * factor), 1) * factor
+            regulariser = stages.admm_regulariser(spec, model, plan, steps)
         method = Method(loss, regulariser)
         return Trainer(model, spec, method, self.data.train, self.data.classes, self.world)
 

@@ -18,6 +18,7 @@ from tdc_deploy.types import Candidate, Ranks
 from tdc_train.recipe import DistillSpec, RanksSpec, StageSpec
 from tdc_train.training.losses import CrossEntropy
 from tdc_train.training.protocols import Loss, Regulariser
+from tdc_train.training.schedule import rate
 
 Warn = Callable[[str], None]
 
@@ -97,12 +98,18 @@ def _data_aware(model: nn.Module, plan: Plan, batches: Sequence[Tensor]) -> dict
 
 
 def admm_regulariser(spec: StageSpec, model: nn.Module, plan: Plan, steps: int) -> Regulariser:
-    """ADMM towards the plan's constraint sets; `steps` of the whole stage scale ρ if it is 0."""
+    """ADMM towards the plan's constraint sets; `steps` an epoch and the rates scale ρ if it is 0."""
     from tdc_train.admm import Admm, scaled_rho
     from tdc_train.projections.planned import planned_projections
 
     weights, projections = planned_projections(model, plan)
-    return Admm(weights, projections, spec.admm.rho or scaled_rho(steps))
+    return Admm(weights, projections, spec.admm.rho or scaled_rho(steps * sum_of_rates(spec)))
+
+
+def sum_of_rates(spec: StageSpec) -> float:
+    """Effective learning rates of a stage by SGD, summed over its epochs."""
+    shares = (rate(spec.schedule, epoch + 0.5, spec.epochs) for epoch in range(spec.epochs))
+    return sum(shares) * spec.optimizer.lr / (1 - spec.optimizer.momentum)
 
 
 def admm_primal(regulariser: Regulariser, warn: Warn) -> float:
