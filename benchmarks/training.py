@@ -42,20 +42,23 @@ def main() -> None:
         network, seed, arm = chosen.row.split(",")
         run_row(chosen.folder, network, int(seed), arm)
         return
-    seeds = [int(seed) for seed in chosen.seeds.split(",")]
+    seeds, arms = [int(seed) for seed in chosen.seeds.split(",")], chosen.arms.split(",")
+    if seeds[0] != 0 or not {"dense", "finetune"} <= set(arms) <= set(ARMS):
+        parser.error(
+            "the first seed is 0 (its network is planned), and the arms hold dense and finetune"
+        )
     done = {}
     for network in chosen.networks.split(","):
         rows = [(network, seed, BASE + "-base") for seed in seeds]
         run_rows(chosen.folder, rows, chosen.jobs)
         make_plan(chosen.folder / network, network)
-        arms = chosen.arms.split(",")
         rows = [(network, seed, arm) for seed in seeds for arm in arms]
         run_rows(chosen.folder, rows, chosen.jobs)
         times = {seed: measure(chosen.folder / network, seed) for seed in seeds}
         done[network] = summary(chosen.folder / network, seeds, arms, times)
         chosen.out.parent.mkdir(parents=True, exist_ok=True)
         known = json.loads(chosen.out.read_text()) if chosen.out.exists() else {}
-        chosen.out.write_text(json.dumps({**known, **done}, indent=1) + "\n")
+        write_json(chosen.out, {**known, **done})
         print_table(network, done[network])
 
 
@@ -101,7 +104,7 @@ def run_row(folder: Path, network: str, seed: int, arm: str) -> None:
     result = fit(recipe, here, resume=(here / "last.pt").exists(), device="cpu", threads=1)
     found = {stage.name: evaluate(here / "stages" / f"{stage.name}.pt") for stage in recipe.stages}
     row = {"recipe": data, "log": result.rows, "stages": found}
-    (here / "row.json").write_text(json.dumps(row, indent=1) + "\n")
+    write_json(here / "row.json", row)
 
 
 def evaluate(checkpoint: Path) -> dict[str, Any]:
@@ -154,7 +157,13 @@ def make_plan(folder: Path, network: str) -> None:
         print(f"{network}: budget {budget}: {share:.3f} of the multiply-adds", flush=True)
         if share <= described.max_macs:
             break
-    path.write_text(json.dumps({**plan_to_json(plan), "budget": budget}, indent=1) + "\n")
+    write_json(path, {**plan_to_json(plan), "budget": budget})
+
+
+def write_json(path: Path, data: Any) -> None:
+    from tdc_deploy.files import write_whole
+
+    write_whole({path: (json.dumps(data, indent=1) + "\n").encode()})
 
 
 def macs_share(plan: Any, dense: Path) -> float:
@@ -198,7 +207,7 @@ def measure(folder: Path, seed: int) -> dict[str, Any]:
             "decision": artifact.decision,
             "backend": dict(found.backend),
         }
-        path.write_text(json.dumps(times, indent=1) + "\n")
+        write_json(path, times)
     times = json.loads(path.read_text())
     return dict(times)
 

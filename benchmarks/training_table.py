@@ -66,12 +66,13 @@ def _accuracy(
 ) -> dict[str, Any]:
     """Mean accuracy over the seeds, and the difference to the dense network on the same images.
 
-    The interval is normal, over the images of all seeds: each image's difference is −1, 0 or 1. It says
-    how sure these networks' difference is, not that of others; the seeds' own differences stand beside.
+    The interval is normal, over the images, each with its mean over the seeds, which share the images. It
+    says how sure these networks' difference is, not that of others; the seeds' own stand beside.
     """
     differences = np.stack(rights).astype(float) - np.stack(references)
-    half = 1.96 * differences.std(ddof=1) / np.sqrt(differences.size)
-    mean = float(differences.mean())
+    images = differences.mean(0)
+    half = 1.96 * images.std(ddof=1) / np.sqrt(len(images))
+    mean = float(images.mean())
     return {
         "accuracy": float(np.stack(rights).mean()),
         "by_seed": [float(right.mean()) for right in rights],

@@ -32,7 +32,7 @@ def scaled_rho(rates: float) -> float:
     """ρ for a training by SGD whose effective learning rates, lr / (1 − momentum), sum to `rates`.
 
     The penalty alone would shrink W − Z + U by exp(−ρ · lr / (1 − momentum)) a step: it is the product of ρ
-    and the sum that says whether anything reaches the set. A ρ for a million steps does nothing in a thousand.
+    and the sum that says whether anything reaches the set. One for a million steps does nothing in 1,000.
     It is a start, not a promise: whether it was enough `Residuals.valid` tells.
 
     Raises:
