@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -52,10 +52,18 @@ class Artifact:
         return self.comparison.verified
 
 
+Beside = Callable[[Artifact, Mapping[str, Any]], Mapping[Path, bytes]]
+"""What else to write with an artifact, given its sidecar's content."""
+
+
 def write_artifact(
-    artifact: Artifact, model: onnx.ModelProto, source: Source, backend: Mapping[str, str]
+    artifact: Artifact,
+    model: onnx.ModelProto,
+    source: Source,
+    backend: Mapping[str, str],
+    beside: Beside | None = None,
 ) -> None:
-    """Write the model and its sidecar, both or neither."""
+    """Write the model, its sidecar and what belongs beside them, all or nothing."""
     size = model.ByteSize()
     if size > MAX_INLINE_BYTES:
         raise TdcError(f"the result is {size} bytes", expected="at most 2 GiB in one ONNX file")
@@ -65,18 +73,26 @@ def write_artifact(
         "inputs": [_value(value) for value in model.graph.input],
         "outputs": [_value(value) for value in model.graph.output],
     }
-    write_with_sidecar(artifact, content, description)
+    write_with_sidecar(artifact, content, description, beside)
 
 
-def write_with_sidecar(artifact: Artifact, content: bytes, description: dict[str, Any]) -> None:
-    """Write the file and a sidecar of this content, to which the file's hash is added; both or neither."""
+def write_with_sidecar(
+    artifact: Artifact,
+    content: bytes,
+    description: dict[str, Any],
+    beside: Beside | None = None,
+) -> None:
+    """Write the file, a sidecar of this content, to which the file's hash is added, and what belongs
+    beside them; all or nothing.
+    """
     description["artifact"] = {
         "file": artifact.path.name,
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
     }
     text = dumps(description) + "\n"
-    write_whole({artifact.path: content, artifact.sidecar: text.encode()})
+    more = {} if beside is None else beside(artifact, description)
+    write_whole({artifact.path: content, artifact.sidecar: text.encode(), **more})
 
 
 def describe(artifact: Artifact, source: Source, backend: Mapping[str, str]) -> dict[str, Any]:
