@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tdc_deploy.artifact import Artifact
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
@@ -18,10 +19,10 @@ from tdc_deploy.engine_plan import EnginePlanner, planning_cache
 from tdc_deploy.engines import make_engine
 from tdc_deploy.errors import TdcError
 from tdc_deploy.evaluate import Evaluator
-from tdc_deploy.files import check_distinct, check_writable
+from tdc_deploy.files import check_distinct, check_writable, write_whole
 from tdc_deploy.graph.read import model_files
 from tdc_deploy.memory import return_large_blocks
-from tdc_deploy.plan_file import Plan, read_plan
+from tdc_deploy.plan_file import Plan, plan_bytes, read_plan
 from tdc_deploy.planner import DEFAULT_MAX_ERROR, Goal, SolverName, make_plan
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.progress import Progress, silent
@@ -30,6 +31,9 @@ from tdc_deploy.runtime.session import ENGINE_SUFFIXES
 from tdc_deploy.samples import Samples, input_types, random_samples, read_samples
 from tdc_deploy.sidecar import sidecar_path
 from tdc_deploy.source import Source, read_source
+
+if TYPE_CHECKING:
+    from tdc_deploy.report.reporter import Reporter
 
 StrPath = str | PathLike[str]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -51,6 +55,8 @@ def plan(
     threads: int = 0,
     store: StrPath | None = None,
     engine: EngineOptions | None = None,
+    output: StrPath | None = None,
+    report: StrPath | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Choose a form and ranks for every convolution of an ONNX model by measured time.
@@ -66,6 +72,8 @@ def plan(
         threads: ONNX Runtime's threads within an operator; 0 leaves it to ONNX Runtime.
         store: the file of measurements; the user's cache directory if None.
         engine: plan by times of TensorRT engines that are built like this, in place of ONNX Runtime's.
+        output: a file to write the plan to, as JSON.
+        report: an HTML page to write about it; needs the extra `report`.
         progress: called as progress(what, done, total).
 
     Raises:
@@ -73,12 +81,33 @@ def plan(
     """
     wanted = inputs is not None
     goal = _goal(wanted, latency_budget, speedup, max_error, solver, flops_budget, theta)
+    target = None if output is None else Path(output)
+    if target is not None:
+        check_writable(target)
+    page = _checked_report(report)
+    cache = None if engine is None else engine.timing_cache
+    _check_files([target, page], Path(model), [inputs, store, cache])
+    given = _given(inputs, shapes, threads, None)
     if engine is not None:
-        return _plan_on_engines(
-            Path(model), inputs, goal, shapes, threads, store, engine, progress or silent
+        made, reporter = _plan_on_engines(
+            Path(model), inputs, goal, shapes, threads, store, engine, page, progress or silent
         )
+        _write_plan(made, target, reporter)
+        return made
     with _opened(model, inputs, shapes, threads, store) as (evaluator, measurements):
-        return make_plan(evaluator, measurements, goal, progress or silent)
+        reporter = _reporter(page, evaluator.source, goal, given)
+        watch = None if reporter is None else reporter.watch
+        made = make_plan(evaluator, measurements, goal, progress or silent, watch=watch)
+    _write_plan(made, target, reporter)
+    return made
+
+
+def _write_plan(made: Plan, target: Path | None, reporter: Reporter | None) -> None:
+    files = {} if target is None else {target: plan_bytes(made)}
+    if reporter is not None:
+        files |= reporter.plan_page(made, target)
+    if files:
+        write_whole(files)
 
 
 def build(
@@ -99,6 +128,7 @@ def build(
     threads: int = 0,
     store: StrPath | None = None,
     engine: EngineOptions | None = None,
+    report: StrPath | None = None,
     progress: Progress | None = None,
 ) -> Artifact:
     """Compress, fuse, verify and write a model and its sidecar: an ONNX file that any ONNX Runtime runs, or
@@ -115,6 +145,7 @@ def build(
         strict: raise where the budget cannot be met within `max_error`.
         fail_above: raise where the measured error is above this.
         engine: how a TensorRT engine is built.
+        report: an HTML page to write with the artifact, both or neither; needs the extra `report`.
 
     Raises:
         TdcError: a bad file, value or combination of them, or a result that the terms refuse; nothing
@@ -139,6 +170,7 @@ def build(
             *(source_path, output_path, plan, planned, inputs, goal_of, shapes, threads, store),
             engine or EngineOptions(),
             Terms(strict, fail_above),
+            report,
             progress or silent,
         )
     if engine is not None:
@@ -146,10 +178,13 @@ def build(
             f"options of TensorRT engines for {output_path}",
             expected="an output that ends in .engine or .plan, or none of these options",
         )
-    given = _checked(source_path, output_path, plan, planned, fail_above, [inputs, store])
+    page = _checked_report(report)
+    given = _checked(source_path, output_path, plan, planned, fail_above, [inputs, store], page)
+    told = _given(inputs, shapes, threads, plan, strict=strict, fail_above=fail_above)
     with _opened(source_path, inputs, shapes, threads, store) as (evaluator, measured):
         fuse_only = plan is None and not planned and evaluator.source.is_compressed
         goal = goal_of(inputs is not None or fuse_only)
+        reporter = _reporter(page, evaluator.source, goal, told)
         return make_artifact(
             evaluator,
             measured,
@@ -159,6 +194,8 @@ def build(
             Terms(strict, fail_above),
             progress or silent,
             fuse_only=fuse_only,
+            watch=None if reporter is None else reporter.watch,
+            beside=None if reporter is None else reporter.beside,
         )
 
 
@@ -184,21 +221,29 @@ def _build_engine(
     store: StrPath | None,
     options: EngineOptions,
     terms: Terms,
+    report: StrPath | None,
     progress: Progress,
 ) -> Artifact:
     read = [inputs, options.timing_cache, store]
-    given = _checked(source_path, output, plan, planned, terms.fail_above, read)
+    page = _checked_report(report)
+    given = _checked(source_path, output, plan, planned, terms.fail_above, read, page)
     source, samples = _opened_for_engines(source_path, inputs, shapes, threads, options)
     fuse_only = given is None and not planned and source.is_compressed
     goal = goal_of(inputs is not None or (source.is_compressed and not planned))
+    told = _given(inputs, shapes, threads, plan, fail_above=terms.fail_above, **options.given())
+    reporter = _reporter(page, source, goal, told)
+    beside = None if reporter is None else reporter.beside
     machine = open_machine(options, progress)
     job = (source, samples, output, goal, given)
     if given is not None or fuse_only:
-        return make_engine(*job, options, terms, machine, progress)
+        return make_engine(*job, options, terms, machine, progress, beside=beside)
     options = replace(options, timing_cache=planning_cache(options, machine))
     with Store(None if store is None else Path(store)) as measurements:
-        planner = EnginePlanner(source, samples, machine, options, measurements, threads, progress)
-        return make_engine(*job, options, terms, machine, progress, planner)
+        planner = EnginePlanner(
+            *(source, samples, machine, options, measurements, threads, progress),
+            watch=None if reporter is None else reporter.watch,
+        )
+        return make_engine(*job, options, terms, machine, progress, planner, beside)
 
 
 def _plan_on_engines(
@@ -209,16 +254,21 @@ def _plan_on_engines(
     threads: int,
     store: StrPath | None,
     options: EngineOptions,
+    page: Path | None,
     progress: Progress,
-) -> Plan:
+) -> tuple[Plan, Reporter | None]:
     check_engine_plans(model, options.plugin_mode)
     source, samples = _opened_for_engines(model, inputs, shapes, threads, options)
+    told = _given(inputs, shapes, threads, None, **options.given())
+    reporter = _reporter(page, source, goal, told)
     machine = open_machine(options, progress)
     options = replace(options, timing_cache=planning_cache(options, machine))
     with Store(None if store is None else Path(store)) as measurements:
-        return EnginePlanner(source, samples, machine, options, measurements, threads, progress)(
-            goal
+        planner = EnginePlanner(
+            *(source, samples, machine, options, measurements, threads, progress),
+            watch=None if reporter is None else reporter.watch,
         )
+        return planner(goal), reporter
 
 
 def _opened_for_engines(
@@ -243,6 +293,7 @@ def _checked(
     planned: bool,
     fail_above: float | None,
     read: Sequence[StrPath | None],
+    page: Path | None,
 ) -> Plan | None:
     """The plan, once the files and values are found to fit each other; nothing long is done."""
     if plan is not None and planned:
@@ -253,9 +304,59 @@ def _checked(
     given = read_plan(Path(path)) if path is not None else plan
     _check_fail_above(fail_above)
     check_output(output)
-    files = [Path(name) for name in (path, *read) if name is not None]
-    check_distinct([output, sidecar_path(output)], [*model_files(source_path), *files])
+    _check_files([output, sidecar_path(output), page], source_path, [path, *read])
     return given  # type: ignore[return-value]  # a path was read
+
+
+def _check_files(
+    written: Sequence[Path | None], model: Path, read: Sequence[StrPath | None]
+) -> None:
+    outputs = [path for path in written if path is not None]
+    twice = {path.resolve() for path in outputs}
+    if len(twice) < len(outputs):
+        raise TdcError(f"{outputs[-1]} is to be written twice", fix="choose another name for one")
+    check_distinct(outputs, [*model_files(model), *(Path(p) for p in read if p is not None)])
+
+
+def _checked_report(path: StrPath | None) -> Path | None:
+    if path is None:
+        return None
+    from tdc_deploy.report.reporter import check_report
+
+    check_report(Path(path))
+    return Path(path)
+
+
+def _reporter(
+    page: Path | None, source: Source, goal: Goal, options: Mapping[str, str]
+) -> Reporter | None:
+    if page is None:
+        return None
+    from tdc_deploy.report.reporter import Reporter
+
+    return Reporter(page, source, goal, options)
+
+
+def _given(
+    inputs: StrPath | None, shapes: Shapes | None, threads: int, plan: object, **others: Any
+) -> dict[str, str]:
+    """The options that were given, as a report names them; files without their folders."""
+    values = {
+        "inputs": None if inputs is None else Path(inputs),
+        "shapes": shapes or None,
+        "threads": threads or None,
+        "plan": Path(plan) if isinstance(plan, (str, PathLike)) else plan and "given",
+        **others,
+    }
+    return {k: _said(v) for k, v in values.items() if v is not None and v is not False}
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in value.items())
+    return str(value)
 
 
 @contextmanager

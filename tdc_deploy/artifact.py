@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -49,11 +49,19 @@ class Artifact:
         return self.comparison.verified
 
 
+Beside = Callable[[Artifact, Mapping[str, Any]], Mapping[Path, bytes]]
+"""What else to write with an artifact, given its sidecar's content."""
+
+
 def write_artifact(
-    artifact: Artifact, model: onnx.ModelProto, source: Source, backend: Mapping[str, str]
+    artifact: Artifact,
+    model: onnx.ModelProto,
+    source: Source,
+    backend: Mapping[str, str],
+    beside: Beside | None = None,
 ) -> None:
-    """Write the model and its sidecar, both or neither; of a model that protobuf cannot write in one piece,
-    the weights in a file beside it.
+    """Write the model, its sidecar and what belongs beside them, all or nothing; of a model that protobuf
+    cannot write in one piece, the weights in a file of their own.
     """
     weights = outside(model) if is_large(model) else []
     description = describe(artifact, source, backend) | {
@@ -62,24 +70,25 @@ def write_artifact(
         "outputs": [_value(value) for value in model.graph.output],
     }
     if not weights:
-        write_with_sidecar(artifact, model.SerializeToString(), description)
+        write_with_sidecar(artifact, model.SerializeToString(), description, beside)
         return
     sha256 = content_sha256(weights)
     # Named after its content: an interrupted build leaves the weights of the artifact that was there.
-    beside = artifact.path.with_name(f"{artifact.path.name}.{sha256[:12]}.data")
-    description["weights"] = {"file": beside.name, "sha256": sha256, "bytes": weights[-1].end}
-    content = shell(model, weights, beside.name).SerializeToString()
-    write_with_sidecar(artifact, content, description, {beside: file_content(weights)})
+    file = artifact.path.with_name(f"{artifact.path.name}.{sha256[:12]}.data")
+    description["weights"] = {"file": file.name, "sha256": sha256, "bytes": weights[-1].end}
+    content = shell(model, weights, file.name).SerializeToString()
+    write_with_sidecar(artifact, content, description, beside, {file: file_content(weights)})
 
 
 def write_with_sidecar(
     artifact: Artifact,
     content: bytes,
     description: dict[str, Any],
-    beside: Mapping[Path, Iterable[bytes]] | None = None,
+    beside: Beside | None = None,
+    weights: Mapping[Path, Iterable[bytes]] | None = None,
 ) -> None:
-    """Write the file, a sidecar of this content, to which the file's hash is added, and what stands
-    `beside` them; all or nothing.
+    """Write the file, a sidecar of this content, to which the file's hash is added, what belongs beside
+    them, and the file of its weights if it has one; all or nothing.
     """
     description["artifact"] = {
         "file": artifact.path.name,
@@ -87,7 +96,10 @@ def write_with_sidecar(
         "bytes": len(content),
     }
     text = dumps(description) + "\n"
-    write_whole({**(beside or {}), artifact.path: content, artifact.sidecar: text.encode()})
+    more = {} if beside is None else beside(artifact, description)
+    files: dict[Path, bytes | Iterable[bytes]] = {**(weights or {}), artifact.path: content}
+    files |= {artifact.sidecar: text.encode(), **more}
+    write_whole(files)
 
 
 def describe(artifact: Artifact, source: Source, backend: Mapping[str, str]) -> dict[str, Any]:

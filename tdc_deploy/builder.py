@@ -7,14 +7,14 @@ from pathlib import Path
 
 import onnx
 
-from tdc_deploy.artifact import Artifact, Decision, write_artifact
+from tdc_deploy.artifact import Artifact, Beside, Decision, write_artifact
 from tdc_deploy.errors import TdcError
 from tdc_deploy.evaluate import Evaluator
 from tdc_deploy.files import check_writable
 from tdc_deploy.graph.large import check_large, is_large
 from tdc_deploy.graph.read import load_checked
 from tdc_deploy.plan_file import Plan, check_layers
-from tdc_deploy.planner import Goal, make_plan, with_errors
+from tdc_deploy.planner import Goal, Watch, make_plan, with_errors
 from tdc_deploy.profiling.measure import FINAL
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.progress import Progress
@@ -68,10 +68,13 @@ def make_artifact(
     progress: Progress,
     *,
     fuse_only: bool = False,
+    watch: Watch | None = None,
+    beside: Beside | None = None,
 ) -> Artifact:
-    """Build the artifact and write it with its sidecar.
+    """Build the artifact and write it with its sidecar and what else belongs beside it.
 
     A given `plan` is applied as it is; without one it is made for the goal. `fuse_only` plans nothing.
+    `watch` sees each search.
 
     Raises:
         TdcError: the plan does not fit the model, or the terms refuse the result.
@@ -80,7 +83,7 @@ def make_artifact(
         check_layers(plan, evaluator.source.plannable)
         plan = with_errors(plan, evaluator.source)
     if plan is None and not fuse_only:
-        built = _plan_and_build(evaluator, store, goal, progress)
+        built = _plan_and_build(evaluator, store, goal, progress, watch)
     else:
         built = _build(evaluator, plan, goal.max_error, progress)
     plan, comparison, ratio = built.plan, built.comparison, built.ratio
@@ -94,7 +97,7 @@ def make_artifact(
     )
     model = load_checked(evaluator.source.path) if decision == "source" else built.model
     check_large(model) if is_large(model) else onnx.checker.check_model(model)
-    write_artifact(artifact, model, evaluator.source, evaluator.backend.describe())
+    write_artifact(artifact, model, evaluator.source, evaluator.backend.describe(), beside)
     return artifact
 
 
@@ -118,13 +121,15 @@ class _Built:
         return self.comparison.error <= self.limit
 
 
-def _plan_and_build(evaluator: Evaluator, store: Store, goal: Goal, progress: Progress) -> _Built:
+def _plan_and_build(
+    evaluator: Evaluator, store: Store, goal: Goal, progress: Progress, watch: Watch | None
+) -> _Built:
     """Plan and build; again with a tighter limit if all inputs show more error than the few that the
     plan was tried on.
     """
     aimed = goal
     for _ in range(PLANNING_ATTEMPTS):
-        plan = make_plan(evaluator, store, aimed, progress)
+        plan = make_plan(evaluator, store, aimed, progress, watch=watch)
         built = _build(evaluator, plan, goal.max_error, progress)
         if built.within_limit or not built.compressed:
             break

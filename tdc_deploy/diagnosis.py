@@ -18,6 +18,7 @@ from tdc_deploy.versions import MISSING, library_versions
 # (package or program, what it is for)
 OPTIONAL_PACKAGES = (
     ("torch", "needed to export and train models in torch"),
+    ("matplotlib", "needed for reports (--report)"),
     ("tritonclient", "needed to write Triton repositories"),
 )
 OPTIONAL_PROGRAMS = (("nvidia-smi", "no NVIDIA driver: models run on the CPU"),)

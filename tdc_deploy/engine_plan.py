@@ -11,7 +11,7 @@ from tdc_deploy.backends.tensorrt.machine import Machine
 from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.evaluate import Evaluator
 from tdc_deploy.plan_file import Plan
-from tdc_deploy.planner import Goal, make_plan
+from tdc_deploy.planner import Goal, Watch, make_plan
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.progress import Progress
 from tdc_deploy.ranks.gpu_choices import GpuChoices
@@ -36,6 +36,7 @@ class EnginePlanner:
         store: Store,
         threads: int,
         progress: Progress,
+        watch: Watch | None = None,
     ) -> None:
         backend = TensorRtBackend(machine, options, source.inputs, progress)
         accuracy = OnnxRuntimeBackend(threads)
@@ -44,6 +45,7 @@ class EnginePlanner:
         self._precision = options.precision
         self._store = store
         self._progress = progress
+        self._watch = watch
 
     def __call__(self, goal: Goal) -> Plan:
         """The plan for a goal.
@@ -52,7 +54,7 @@ class EnginePlanner:
             TdcError: the model has nothing to decompose, or TensorRT refuses it.
         """
         choices = GpuChoices(self._device, self._precision, goal.solver == "tdc")
-        return make_plan(self._evaluator, self._store, goal, self._progress, choices)
+        return make_plan(self._evaluator, self._store, goal, self._progress, choices, self._watch)
 
 
 def planning_cache(options: EngineOptions, machine: Machine) -> Path:

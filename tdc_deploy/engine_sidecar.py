@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tdc_deploy.artifact import Artifact, describe, write_with_sidecar
+from tdc_deploy.artifact import Artifact, Beside, describe, write_with_sidecar
 from tdc_deploy.backends.tensorrt.engine import Engine
 from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.backends.tensorrt.profiles import Ranges
@@ -31,8 +31,9 @@ def write_engine(
     options: EngineOptions,
     device: Device,
     plugin: Path | None,
+    beside: Beside | None = None,
 ) -> None:
-    """Write the chosen engine and its sidecar, both or neither.
+    """Write the chosen engine, its sidecar and what belongs beside them, all or nothing.
 
     `chains` says of each chain whether it is fused, native or dense; `plugin` is the library that the
     engine needs when it is loaded, None if it needs none.
@@ -51,7 +52,7 @@ def write_engine(
         }
         for form, entry in built.items()
     }
-    write_with_sidecar(artifact, chosen.engine.plan, description)
+    write_with_sidecar(artifact, chosen.engine.plan, description, beside)
 
 
 def engine_fields(engine: Engine, ranges: Ranges, options: EngineOptions) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tdc_deploy.artifact import Artifact, Decision
+from tdc_deploy.artifact import Artifact, Beside, Decision
 from tdc_deploy.backends.tensorrt.engine import Engine
 from tdc_deploy.backends.tensorrt.machine import Machine
 from tdc_deploy.backends.tensorrt.options import EngineOptions
@@ -56,6 +56,7 @@ def make_engine(
     machine: Machine,
     progress: Progress,
     planner: Planner | None = None,
+    beside: Beside | None = None,
 ) -> Artifact:
     """Build every form of the network, verify each against ONNX Runtime, and write the fastest.
 
@@ -101,7 +102,9 @@ def make_engine(
     )
     used = machine.plugin if chosen.prepared.fused else None
     chains = chain_forms(plan, chosen, built)
-    write_engine(artifact, chosen, built, chains, source, ranges, options, machine.device, used)
+    write_engine(
+        *(artifact, chosen, built, chains, source, ranges, options, machine.device, used), beside
+    )
     return artifact
 
 

@@ -61,8 +61,8 @@ class Inspection:
 
 
 @dataclass(frozen=True)
-class _Entry:
-    """A layer, the form that it is in, and where it was found."""
+class Entry:
+    """A convolution, or a chain that computes one; `note` says why it must stay so, if it must."""
 
     layer: ConvLayer
     form: Candidate
@@ -84,10 +84,10 @@ def inspect_model(
     Raises:
         TdcError: the file is no valid ONNX model, or the shapes do not fit it.
     """
-    fused = _fused_names(path)
+    fused = fused_names(path)
     source = read_source(path, shapes)
     sidecar, note = _sidecar(path)
-    entries = _entries(source, fused)
+    entries = layer_entries(source, fused)
     times = _times(entries, threads, store, progress) if measure else {}
     layers = [_info(entry, times.get(entry.layer.name), sidecar) for entry in entries]
     layers += [
@@ -115,7 +115,7 @@ def _sidecar(path: Path) -> tuple[dict[str, Any] | None, str]:
         return None, f"its sidecar is not used: {error.received}"
 
 
-def _fused_names(path: Path) -> set[str]:
+def fused_names(path: Path) -> set[str]:
     """Names of the fused operators, which reading for planning takes apart."""
     model = load_checked(path)
     with understanding(path):
@@ -123,7 +123,8 @@ def _fused_names(path: Path) -> set[str]:
     return {node.name for node in fused_nodes(graph)}
 
 
-def _entries(source: Source, fused: set[str]) -> list[_Entry]:
+def layer_entries(source: Source, fused: set[str]) -> list[Entry]:
+    """The source's convolutions of known shape and its chains, in graph order."""
     chains = [
         chain
         for chain in find_chains(source.network, source.shapes)
@@ -139,21 +140,21 @@ def _entries(source: Source, fused: set[str]) -> list[_Entry]:
             entries.append(_chain_entry(source, chain, "fused chain" if is_fused else "chain"))
         elif name not in inside and conv.layer is not None:
             note = f"stays dense: {conv.reason}" if conv.reason else ""
-            entries.append(_Entry(conv.layer, DENSE, "conv", note))
+            entries.append(Entry(conv.layer, DENSE, "conv", note))
     return entries
 
 
-def _chain_entry(source: Source, chain: Chain, kind: str) -> _Entry:
+def _chain_entry(source: Source, chain: Chain, kind: str) -> Entry:
     core = source.convs[chain.core.name].layer
     assert core is not None, "a chain's core is a stored convolution"
     c, m = chain.channels
     name = chain.core.name.removesuffix("/core")
     form = Candidate("tucker2", chain.ranks, "fused" if kind == "fused chain" else "native")
-    return _Entry(replace(core, name=name, c_in=c, c_out=m), form, kind)
+    return Entry(replace(core, name=name, c_in=c, c_out=m), form, kind)
 
 
 def _times(
-    entries: list[_Entry], threads: int, store: Path | None, progress: Progress
+    entries: list[Entry], threads: int, store: Path | None, progress: Progress
 ) -> dict[str, float]:
     times = {}
     with Store(store) as measurements:
@@ -164,7 +165,7 @@ def _times(
     return times
 
 
-def _info(entry: _Entry, measured: float | None, sidecar: dict[str, Any] | None) -> LayerInfo:
+def _info(entry: Entry, measured: float | None, sidecar: dict[str, Any] | None) -> LayerInfo:
     layer, cost = entry.layer, chain_cost(entry.layer, entry.form)
     planned = _planned(layer.name, sidecar)
     kh, kw = layer.kernel

@@ -94,7 +94,12 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
 
 def write_plan(plan: Plan, path: Path) -> None:
     """Write the plan as JSON, whole or not at all."""
-    write_whole({path: (dumps(plan_to_json(plan)) + "\n").encode()})
+    write_whole({path: plan_bytes(plan)})
+
+
+def plan_bytes(plan: Plan) -> bytes:
+    """The content of a plan's file."""
+    return (dumps(plan_to_json(plan)) + "\n").encode()
 
 
 def read_plan(path: Path) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -22,6 +23,9 @@ from tdc_deploy.types import check_number
 
 SolverName = Literal["milp", "tdc"]
 DEFAULT_MAX_ERROR = 0.1
+
+Watch = Callable[[Search], None]
+"""Called with each search once it has ended."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ def make_plan(
     goal: Goal,
     progress: Progress,
     choices: Choices | None = None,
+    watch: Watch | None = None,
 ) -> Plan:
     """Measure the layers, then search for the selection that reaches the goal.
 
@@ -116,6 +121,8 @@ def make_plan(
     solver = MilpSolver() if goal.solver == "milp" else TdcSolver(goal.theta)
     search = Search(table, dense_ms, solver, evaluator.trial, progress)
     best = _run(search, goal)
+    if watch is not None:
+        watch(search)
     return _plan_of(best, table, evaluator, goal, profiler)
 
 

@@ -46,11 +46,15 @@ class Solver(Protocol):
 
 @dataclass(frozen=True)
 class Tried:
-    """A selection with the time ratio that was predicted for it, and what was measured."""
+    """A selection with the time ratio that was predicted for it, and what was measured.
+
+    `predicted_error` is the relative output error that was predicted.
+    """
 
     selection: Selected
     predicted: float
     trial: Trial
+    predicted_error: float = 0.0
 
 
 @dataclass
@@ -86,13 +90,14 @@ class Search:
         self.progress("measuring whole networks", len(self.tried), BUDGET_ROUNDS + ERROR_ROUNDS)
         saved = self.table.saved_ms(selection)
         predicted = 1 - self.scale * saved / self.dense_ms
-        done = Tried(selection, predicted, self.evaluate(selection))
+        penalty = self.table.penalty(selection)
+        predicted_error = math.sqrt(self.gain * penalty)
+        done = Tried(selection, predicted, self.evaluate(selection), predicted_error)
         self.tried.append(done)
         if saved > 0 and done.trial.ratio < 1:
             self.scale = (1 - done.trial.ratio) * self.dense_ms / saved
-        errors = self.table.penalty(selection)
-        if errors > 0 and 0 < done.trial.error < math.inf:
-            self.gain = done.trial.error**2 / errors
+        if penalty > 0 and 0 < done.trial.error < math.inf:
+            self.gain = done.trial.error**2 / penalty
         return done
 
     def _meet_budget(self, budget: float) -> None:

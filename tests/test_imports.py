@@ -22,7 +22,7 @@ import importlib, sys
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "tensorrt", "pycuda", "cuda", "tdc_train"):
+        if name.split(".")[0] in ("torch", "tensorrt", "pycuda", "cuda", "tdc_train", "matplotlib"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Blocked())

@@ -61,6 +61,7 @@ def build(
     refit: engine_options.RefitOption = False,
     no_library_tactics: engine_options.NoLibraryTacticsOption = False,
     plugin_mode: engine_options.PluginModeOption = None,
+    report: options.ReportOption = None,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,
@@ -107,10 +108,13 @@ def build(
             threads=threads,
             store=store,
             engine=engine,
+            report=report,
             progress=progress,
         )
     out.json(read_sidecar(artifact.path))
     _print(out, artifact, model)
+    if report is not None:
+        out.text(f"report written to {report}")
 
 
 def _print(out: Output, artifact: Artifact, model: Path) -> None:

@@ -33,6 +33,10 @@ StoreOption = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(help="File of measurements; by default in the user's cache directory."),
 ]
+ReportOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="HTML page about the result to write with it; needs the extra [report]."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
 VerboseOption = Annotated[

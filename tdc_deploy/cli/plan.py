@@ -48,15 +48,14 @@ def plan(
     refit: engine_options.RefitOption = False,
     no_library_tactics: engine_options.NoLibraryTacticsOption = False,
     plugin_mode: engine_options.PluginModeOption = None,
+    report: options.ReportOption = None,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,
 ) -> None:
     """Choose a form and ranks for each layer by measured time; `build --plan` applies them."""
     from tdc_deploy import api
-    from tdc_deploy.files import check_distinct, check_writable
-    from tdc_deploy.graph.read import model_files
-    from tdc_deploy.plan_file import plan_to_json, write_plan
+    from tdc_deploy.plan_file import plan_to_json
 
     out = Output(as_json, quiet, verbose)
     engine = engine_options.for_backend(
@@ -77,10 +76,6 @@ def plan(
             plugin_mode=plugin_mode,
         ),
     )
-    if output is not None:
-        check_writable(output)
-        read = [path for path in (inputs, store, timing_cache) if path is not None]
-        check_distinct([output], [*model_files(model), *read])
     with out.progress() as progress:
         made = api.plan(
             model,
@@ -95,13 +90,15 @@ def plan(
             threads=threads,
             store=store,
             engine=engine,
+            output=output,
+            report=report,
             progress=progress,
         )
-    if output is not None:
-        write_plan(made, output)
     out.json(plan_to_json(made))
     print_layers(out, made)
     _print_network(out, made, output)
+    if report is not None:
+        out.text(f"report written to {report}")
 
 
 def print_layers(out: Output, plan: Plan) -> None:

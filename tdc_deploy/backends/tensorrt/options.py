@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -72,6 +72,16 @@ class EngineOptions:
             raise TdcError(
                 f"--builder-optimization-level is {self.optimization_level}", expected="0 to 5"
             )
+
+    def given(self) -> dict[str, object]:
+        """The precision, and what is not as it is by default."""
+        usual = EngineOptions()
+        changed = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {
+            name: value
+            for name, value in changed.items()
+            if name == "precision" or value != getattr(usual, name)
+        }
 
     def check_version(self, version: Version) -> None:
         """Raise TdcError if that TensorRT lacks something that is asked for."""

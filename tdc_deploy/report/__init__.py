@@ -1,0 +1,1 @@
+"""One HTML page about a build or a plan; imported only where one is asked for."""
