@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,10 +89,11 @@ def make_artifact(
         built = _build(evaluator, plan, goal.max_error, progress)
     plan, comparison, ratio = built.plan, built.comparison, built.ratio
     decision, reason = _decide(built)
-    warnings = warnings_of(plan, goal, decision, ratio)
+    missed = missed_goals(plan, goal, decision, ratio)
+    warnings = [*missed, *notes_of(plan)]
     if plan is not None and plan.model_sha256 not in (None, evaluator.source.sha256):
         warnings.append("the plan was made for another model, or for another version of this one")
-    hold_to(terms, warnings, comparison, decision)
+    hold_to(terms, missed, 0.0 if decision == "source" else comparison.error)
     artifact = Artifact(
         output, sidecar_path(output), decision, reason, plan, comparison, ratio, tuple(warnings)
     )
@@ -173,27 +175,29 @@ def _decide(built: _Built) -> tuple[Decision, str]:
     return ("compressed" if built.compressed else "fused"), f"it takes {interval}"
 
 
-def warnings_of(plan: Plan | None, goal: Goal, decision: Decision, ratio: Ratio) -> list[str]:
-    """The plan's warnings, and those of a budget that the result misses."""
-    warnings = [] if plan is None else list(plan.warnings)
+def missed_goals(plan: Plan | None, goal: Goal, decision: Decision, ratio: Ratio) -> list[str]:
+    """What the plan missed, and a budget that the result misses."""
+    missed = [] if plan is None else list(plan.missed)
     budget = goal.latency_budget
-    if budget is not None and not warnings and decision == "compressed" and ratio.lower > budget:
-        warnings.append(
+    if budget is not None and not missed and decision != "source" and ratio.lower > budget:
+        missed.append(
             f"the latency budget of {budget:.3g} was planned for, but the built network takes "
             f"{ratio.value:.3f} of the dense time"
         )
     if budget is not None and budget < 1 and decision == "source":
-        warnings.append(f"the latency budget of {budget:.3g} was not met")
-    return warnings
+        missed.append(f"the latency budget of {budget:.3g} was not met")
+    return missed
 
 
-def hold_to(terms: Terms, warnings: list[str], comparison: Comparison, decision: Decision) -> None:
-    """Raise TdcError if the terms refuse this result."""
-    if terms.strict and warnings:
-        raise TdcError(
-            warnings[0], fix="relax --max-error or the budget, or build without --strict"
-        )
-    error = 0.0 if decision == "source" else comparison.error
+def notes_of(plan: Plan | None) -> list[str]:
+    """The plan's warnings that are not about its goal."""
+    return [] if plan is None else [text for text in plan.warnings if text not in plan.missed]
+
+
+def hold_to(terms: Terms, missed: Sequence[str], error: float) -> None:
+    """Raise TdcError if the terms refuse a result that misses these goals and has this error."""
+    if terms.strict and missed:
+        raise TdcError(missed[0], fix="relax --max-error or the budget, or build without --strict")
     if terms.fail_above is not None and not error <= terms.fail_above:
         raise TdcError(
             f"the built network's error is {error:.4g}",

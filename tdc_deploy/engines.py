@@ -18,7 +18,8 @@ from tdc_deploy.builder import (
     RETRY_MARGIN,
     Terms,
     hold_to,
-    warnings_of,
+    missed_goals,
+    notes_of,
 )
 from tdc_deploy.engine_forms import (
     FUSED,
@@ -87,9 +88,12 @@ def make_engine(
         *chosen.prepared.warnings,
         *slower_than_source(chosen, built),
     ]
+    missed: list[str] = []
     if planner is not None:
-        warnings = [*warnings_of(plan, goal, decision, chosen.ratio), *warnings]
-    hold_to(terms, warnings, chosen.comparison, decision)
+        missed = missed_goals(plan, goal, decision, chosen.ratio)
+        warnings = [*missed, *notes_of(plan), *warnings]
+    # The source's own engine rounds too: its error counts like another form's.
+    hold_to(terms, missed, chosen.comparison.error)
     artifact = Artifact(
         output,
         sidecar_path(output),
@@ -130,10 +134,10 @@ def choose(built: Mapping[str, Built], max_error: float) -> tuple[Built, str]:
             fix="raise --max-error, or build with --precision fp32",
         )
     own = next(iter(built.values()))
-    fastest = min(close, key=lambda entry: entry.ratio.value)
     # Another form must be measurably faster than the source's own.
-    if own in close and not fastest.ratio.upper < 1:
-        fastest = own
+    faster = [entry for entry in close if entry is not own and entry.ratio.upper < 1]
+    rivals = (faster or [own]) if own in close else close
+    fastest = min(rivals, key=lambda entry: entry.ratio.value)
     listing = ", ".join(
         f"{form} {entry.ratio.value:.3f}" + ("" if entry in close else " (over the error limit)")
         for form, entry in built.items()

@@ -58,7 +58,8 @@ class PlanFigures:
 class Plan:
     """A form for each layer; layers that are not named stay dense.
 
-    The other fields say where the choice came from; a plan written by hand needs none of them.
+    The other fields say where the choice came from; a plan written by hand needs none of them. `missed` are
+    those of the warnings that say that the goal was not reached.
     """
 
     layers: Mapping[str, LayerChoice]
@@ -68,6 +69,7 @@ class Plan:
     network: PlanFigures | None = None
     measurements: int = 0
     warnings: tuple[str, ...] = ()
+    missed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         texts = (self.model_sha256, self.solver)
@@ -75,7 +77,7 @@ class Plan:
             raise TdcError("model_sha256 or solver is no text", expected="text or null")
         if not isinstance(self.backend, Mapping) or not isinstance(self.measurements, int):
             raise TdcError("backend or measurements is of another type", expected="object, number")
-        if not all(isinstance(warning, str) for warning in self.warnings):
+        if not all(isinstance(text, str) for text in (*self.warnings, *self.missed)):
             raise TdcError("warnings are no texts", expected="a list of texts")
 
     @property
@@ -133,9 +135,10 @@ def plan_from_json(data: Any, where: str) -> Plan:
     if values.get("network") is not None:
         figures = from_mapping(PlanFigures, values["network"], f"network of {where}")
         values["network"] = _made(PlanFigures, figures, f"network of {where}")
-    if not isinstance(values.setdefault("warnings", []), list):
-        raise TdcError(f"warnings of {where} is no list", expected="a list of texts")
-    values["warnings"] = tuple(values["warnings"])
+    for name in ("warnings", "missed"):
+        if not isinstance(values.setdefault(name, []), list):
+            raise TdcError(f"{name} of {where} is no list", expected="a list of texts")
+        values[name] = tuple(values[name])
     plan: Plan = _made(Plan, values, where)
     return plan
 

@@ -106,7 +106,10 @@ def make_plan(
     """
     source = evaluator.source
     if not source.plannable and source.compressed:
-        return Plan({}, source.sha256, warnings=("every layer is compressed already",))
+        said = ("every layer is compressed already",)
+        # Whether a latency budget is met is measured on the built network.
+        missed = said if goal.flops_budget is not None else ()
+        return Plan({}, source.sha256, warnings=said, missed=missed)
     if not source.plannable:
         raise TdcError(
             f"{source.path} has no convolution to decompose",
@@ -148,6 +151,7 @@ def _plan_of(
     best: Tried, table: CostTable, evaluator: Evaluator, goal: Goal, profiler: LayerProfiler
 ) -> Plan:
     dense_ms = evaluator.dense_ms
+    missed = tuple(_missed(best, table, goal))
     figures = PlanFigures(
         dense_ms=dense_ms,
         predicted_ms=best.predicted * dense_ms,
@@ -165,7 +169,8 @@ def _plan_of(
         backend=evaluator.backend.describe(),
         network=figures,
         measurements=profiler.measured,
-        warnings=(*_warnings(best, table, goal), *_refusals(profiler)),
+        warnings=(*missed, *_refusals(profiler)),
+        missed=missed,
     )
 
 
@@ -176,7 +181,7 @@ def _refusals(profiler: LayerProfiler) -> list[str]:
     return [f"{len(refused)} candidates could not be measured; the first: {refused[0].received}"]
 
 
-def _warnings(best: Tried, table: CostTable, goal: Goal) -> list[str]:
+def _missed(best: Tried, table: CostTable, goal: Goal) -> list[str]:
     if goal.flops_budget is not None:
         asked = tdc.tdc_rule(table, goal.flops_budget, goal.theta)
         if best.selection != asked:

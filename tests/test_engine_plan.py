@@ -22,7 +22,7 @@ from tdc_deploy.sidecar import read_sidecar
 from tdc_deploy.source import read_source
 from tdc_deploy.strict_json import dumps
 from tdc_deploy.tucker.cost import chain_cost, dense_cost
-from tdc_deploy.types import Candidate, ConvLayer, Implementation, Ranks
+from tdc_deploy.types import Candidate, ConvLayer, Implementation, Ranks, Ratio
 from tdc_deploy.verify import Comparison
 from tests.builders import LAYERS
 from tests.fake_gpu_times import LAUNCH_MS, MACS_PER_MS, REST_MS, FakeGpu
@@ -194,6 +194,33 @@ def test_candidates_that_cannot_be_built_are_left_out(folder: Path, gpu: FakeGpu
     # They are not kept as slow: with a plugin that runs them they are asked again.
     gpu.refuse = set()
     assert {c.implementation for c in plan(folder).selection.values()} == {"fused"}
+
+
+def test_what_cannot_be_measured_is_no_missed_goal(folder: Path, gpu: FakeGpu) -> None:
+    gpu.slowness = 0.5
+    gpu.refuse = {"TuckerConv"}
+    artifact = build(folder, latency_budget=0.9, strict=True)
+    assert artifact.ratio.value <= 0.9
+    assert any("could not be measured" in warning for warning in artifact.warnings)
+
+
+def test_what_cannot_be_measured_does_not_hide_a_missed_budget(
+    folder: Path, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trials reach the budget, the engines that are built in the end do not."""
+    gpu.refuse = {"TuckerConv"}
+    measured = gpu._compare_fresh
+
+    def slower(*arguments: Any) -> Ratio:
+        found = measured(*arguments)
+        return replace(found, value=0.9, lower=0.89, upper=0.91) if found.value < 1 else found
+
+    monkeypatch.setattr(engine_forms, "compare_fresh", slower)
+    artifact = build(folder, latency_budget=0.8)
+    assert "the latency budget of 0.8 was planned for" in artifact.warnings[0]
+    assert "could not be measured" in artifact.warnings[1]
+    with pytest.raises(TdcError, match=r"the latency budget of 0\.8 was planned for"):
+        build(folder, latency_budget=0.8, strict=True)
 
 
 def test_a_dense_layer_that_cannot_be_built_ends_the_plan(

@@ -135,6 +135,8 @@ def test_a_model_that_is_compressed_already_is_fused_whatever_the_budget(job: Jo
     again = api.build(job.output, job.folder / "again.onnx", inputs=job.inputs, latency_budget=0.5)
     assert again.decision == "fused"
     assert any("compressed already" in warning for warning in again.warnings)
+    assert again.ratio.lower > 0.5
+    assert any("the built network takes" in warning for warning in again.warnings)
 
 
 def test_a_chain_in_a_mostly_dense_model_does_not_stop_the_planning(job: Job) -> None:

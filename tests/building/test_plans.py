@@ -126,7 +126,7 @@ def test_progress_goes_from_nothing_to_all(job: Job) -> None:
 
 def test_a_plan_of_another_model_is_said_to_be_one(job: Job) -> None:
     plan = job.plan(latency_budget=BUDGET)
-    artifact = job.build(plan=replace(plan, model_sha256="0" * 64))
+    artifact = job.build(plan=replace(plan, model_sha256="0" * 64), strict=True)
     assert any("another model" in warning for warning in artifact.warnings)
 
 
