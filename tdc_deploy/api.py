@@ -235,9 +235,10 @@ def _build_engine(
     beside = None if reporter is None else reporter.beside
     machine = open_machine(options, progress)
     job = (source, samples, output, goal, given)
+    if given is None:  # even then chains are taken back, each by an engine
+        options = replace(options, timing_cache=planning_cache(options, machine))
     if given is not None or fuse_only:
         return make_engine(*job, options, terms, machine, progress, beside=beside)
-    options = replace(options, timing_cache=planning_cache(options, machine))
     with Store(None if store is None else Path(store)) as measurements:
         planner = EnginePlanner(
             *(source, samples, machine, options, measurements, threads, progress),

@@ -42,6 +42,7 @@ def write_engine(
     description |= engine_fields(chosen.engine, ranges, options)
     description["plugin"] = None if plugin is None else plugin_fields(plugin)
     description["engine"]["form"] = chosen.form
+    description["engine"]["ptx"] = chosen.prepared.ptx
     description["engine"]["chains"] = dict(chains)
     description["engine"]["forms"] = {
         form: {

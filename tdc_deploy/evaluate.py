@@ -148,8 +148,10 @@ class Evaluator:
         return Repair(self.source.network, tensors, self._repair_samples, self._accuracy)
 
     def _describe(self, selection: Selection) -> Mapping[str, Any]:
-        """What a trial's time depends on."""
+        """What a trial's time and error depend on."""
         description = self._describe_network(self.backend, selection)
+        if self._accuracy is not self.backend:
+            description["accuracy"] = self._accuracy.describe()
         native = sorted(
             n for n, c in selection.items() if (c.form, c.implementation) == NATIVE_CHAIN
         )

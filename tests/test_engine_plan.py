@@ -245,6 +245,13 @@ def test_all_builds_share_one_timing_cache(folder: Path, gpu: FakeGpu) -> None:
     assert {options.timing_cache for options in gpu.options} == {folder / "mine"}
 
 
+def test_taking_chains_back_shares_it_too(folder: Path, gpu: FakeGpu) -> None:
+    """A model that came in as chains is not planned."""
+    api.build(folder / "chain.onnx", folder / "out.engine", threads=1)
+    (cache,) = {options.timing_cache for options in gpu.options}
+    assert cache is not None and cache.parent == folder / "cache" / "timing-caches"
+
+
 def test_a_build_without_a_plan_makes_one(folder: Path, gpu: FakeGpu) -> None:
     artifact = build(folder, latency_budget=0.6)
     assert artifact.decision == "compressed"

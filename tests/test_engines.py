@@ -303,8 +303,11 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         raise AssertionError("nobody needs a library")
 
     monkeypatch.setattr("tdc_deploy.backends.tensorrt.embedded.compile_ptx", compile_ptx)
+    monkeypatch.setattr("tdc_deploy.backends.tensorrt.embedded.isa_version", lambda _: "8.7")
     monkeypatch.setattr("tdc_deploy.backends.tensorrt.embedded.why_not", lambda *_: None)
     monkeypatch.setattr(machine, "register_embedded", lambda _: None)
+    monkeypatch.setattr(machine, "find_nvcc", lambda: "nvcc")
+    monkeypatch.setattr(machine, "nvcc_version", lambda _: "release 12.8")
     monkeypatch.setattr(machine, "find_plugin", no_library)
     monkeypatch.setattr(machine, "register_plugin", no_library)
     return compiled
@@ -318,6 +321,7 @@ def test_an_engine_with_embedded_kernels_needs_no_library(
     assert found is not None
     assert (found["engine"]["form"], found["engine"]["plugin_mode"]) == ("fused", "embedded")
     assert found["plugin"] is None
+    assert found["engine"]["ptx"] == "8.7"
     assert embedded
     assert {capability for _, capability in embedded} == {80}
     info = read_engine_info(artifact.path, artifact.path.read_bytes())

@@ -36,6 +36,10 @@ def test_a_fused_and_a_native_chain_have_times_of_their_own_and_one_error(
         trials = [evaluator.trial(selection) for selection in (fused, native, native)]
         assert time.compared == 2
         assert len({trial.error for trial in trials}) == 1
+        # A trial has its error from the other backend.
+        other = Evaluator(source, samples, Elsewhere(1), store, OnnxRuntimeBackend(2))
+        other.trial(fused)
+        assert time.compared == 3
         # What an evaluation on ONNX Runtime alone finds is known there already.
         kept = len(store)
         alone = Evaluator(source, samples, accuracy, store)

@@ -48,6 +48,12 @@ class Driver:
         self._call("cuDeviceGetAttribute", ctypes.byref(value), attribute, self._handle(gpu))
         return value.value
 
+    def cuda_version(self) -> tuple[int, int]:
+        """(major, minor) of the newest CUDA that the driver knows."""
+        value = ctypes.c_int()
+        self._call("cuDriverGetVersion", ctypes.byref(value))
+        return value.value // 1000, value.value % 1000 // 10
+
     def _handle(self, gpu: int) -> ctypes.c_int:
         handle = ctypes.c_int()
         self._call("cuDeviceGet", ctypes.byref(handle), gpu)
@@ -72,6 +78,14 @@ def compute_capabilities() -> list[int]:
         ]
     except TdcError:
         return []
+
+
+def driver_cuda() -> tuple[int, int] | None:
+    """(major, minor) of the newest CUDA that this machine's driver knows; None without a GPU."""
+    try:
+        return Driver().cuda_version()
+    except TdcError:
+        return None
 
 
 def _no_gpu(received: str) -> TdcError:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 import tempfile
 from pathlib import Path
 
-from tdc_deploy.cache import cache_folder
+from tdc_deploy.cache import cache_folder, make_folder
 from tdc_deploy.errors import TdcError
 from tdc_deploy.files import write_whole
 from tdc_deploy.plugin.commands import CommandError, run_logged
 from tdc_deploy.plugin.sources import source_hash, source_root
-from tdc_deploy.plugin.toolchain import find_cxx, find_nvcc
+from tdc_deploy.plugin.toolchain import find_cxx, find_nvcc, nvcc_version
 from tdc_deploy.progress import Progress, silent
 
 NVCC_FLAGS = ("-std=c++17", "-O3")
@@ -32,13 +31,7 @@ def compile_ptx(source: str, compute_capability: int, progress: Progress = silen
     path = _kept(source, compute_capability, nvcc)
     if path.is_file():
         return path
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TdcError(
-            f"{path.parent} cannot be written: {error.strerror or error}",
-            fix="set TDC_DEPLOY_CACHE to a folder that can",
-        ) from None
+    make_folder(path.parent)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "kernel.cu").write_text(source, encoding="utf-8")
@@ -58,8 +51,14 @@ def compile_ptx(source: str, compute_capability: int, progress: Progress = silen
     return path
 
 
+def isa_version(ptx: Path) -> str:
+    """The version of PTX's instruction set, such as 8.7: the oldest that a driver must know to load it."""
+    lines = ptx.read_text(encoding="utf-8").splitlines()
+    return next((line.split()[1] for line in lines if line.startswith(".version ")), "unknown")
+
+
 def _kept(source: str, compute_capability: int, nvcc: str) -> Path:
-    version = subprocess.run([nvcc, "--version"], capture_output=True, check=False).stdout
+    version = nvcc_version(nvcc).encode()
     parts = (source, str(compute_capability), source_hash(source_root()), *NVCC_FLAGS)
     digest = hashlib.sha256("\0".join(parts).encode() + version).hexdigest()[:24]
     return cache_folder() / "embedded" / f"{digest}.ptx"

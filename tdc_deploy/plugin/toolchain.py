@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +58,19 @@ def find_nvcc() -> str:
         f"nvcc on the PATH, or in CUDA_HOME or {CUDA_HOME}",
         "install the CUDA toolkit; on another machine, set TDC_PLUGIN to a library built elsewhere",
     )
+
+
+def nvcc_version(nvcc: str) -> str:
+    """All that it says of its version."""
+    return subprocess.run(
+        [nvcc, "--version"], capture_output=True, check=False, text=True, errors="replace"
+    ).stdout
+
+
+def nvcc_release(nvcc: str) -> tuple[int, int] | None:
+    """The CUDA toolkit's version, (major, minor); None if it does not say."""
+    found = re.search(r"release (\d+)\.(\d+)", nvcc_version(nvcc))
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def find_cxx() -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tdc_deploy.plugin.driver import compute_capabilities
+from tdc_deploy.plugin.driver import compute_capabilities, driver_cuda
 
 
 class FakeDriver:
@@ -28,6 +28,10 @@ class FakeDriver:
         handle._obj.value = ordinal + 10
         return 0
 
+    def cuDriverGetVersion(self, version: Any) -> int:
+        version._obj.value = 12080
+        return 0
+
     def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> int:
         value._obj.value = self.gpus[device.value - 10][{75: 0, 76: 1}[attribute]]
         return self.attribute
@@ -47,9 +51,18 @@ def test_gpus(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, found: list[i
     assert compute_capabilities() == found
 
 
+@pytest.mark.parametrize(("gpus", "version"), [(((9, 0),), (12, 8)), ((), None)])
+def test_the_cuda_that_the_driver_knows(
+    monkeypatch: pytest.MonkeyPatch, gpus: Any, version: tuple[int, int] | None
+) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: FakeDriver(*gpus))
+    assert driver_cuda() == version
+
+
 def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> object:
         raise OSError(name)
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
     assert compute_capabilities() == []
+    assert driver_cuda() is None

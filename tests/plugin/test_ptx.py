@@ -8,6 +8,7 @@ import pytest
 
 from tdc_deploy.errors import TdcError
 from tdc_deploy.plugin.ptx import compile_ptx
+from tdc_deploy.plugin.toolchain import nvcc_release
 
 # Counts its calls, and writes its arguments and the source where nvcc writes the PTX.
 NVCC = """#!/bin/sh
@@ -51,6 +52,14 @@ def test_what_is_there_is_not_compiled_again_and_other_things_are(
     assert len(calls.read_text().splitlines()) == 4
     write_nvcc(tmp_path, "13.1")
     assert compile_ptx("a", 80) not in paths
+
+
+def test_nvccs_release(calls: Path, tmp_path: Path) -> None:
+    write_nvcc(tmp_path, "Cuda compilation tools, release 12.8, V12.8.93")
+    assert nvcc_release(str(tmp_path / "nvcc")) == (12, 8)
+    write_nvcc(tmp_path, "what")
+    assert nvcc_release(str(tmp_path / "nvcc")) is None
+    assert not calls.exists()
 
 
 def test_what_nvcc_refuses_is_told_and_leaves_nothing(calls: Path, tmp_path: Path) -> None:

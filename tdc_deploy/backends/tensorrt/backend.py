@@ -54,6 +54,7 @@ class TensorRtBackend:
             "device": self.machine.device.name,
             "compute_capability": self.machine.capability,
             "multiprocessors": str(self.machine.device.multiprocessors),
+            "driver": self.machine.driver,
             "plugin": self.machine.plugin_sha256,
             "precision": options.precision,
             "io_precision": options.io_precision,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx_graphsurgeon as gs
 
@@ -16,7 +17,7 @@ from tdc_deploy.graph.functions import SLOPES
 from tdc_deploy.graph.fuse import unfuse
 from tdc_deploy.graph.network import Network
 from tdc_deploy.graph.shapes import Shape
-from tdc_deploy.plugin.ptx import compile_ptx
+from tdc_deploy.plugin.ptx import compile_ptx, isa_version
 from tdc_deploy.profiling.analytical.devices import Device
 from tdc_deploy.profiling.analytical.model import PrecisionName
 from tdc_deploy.profiling.analytical.shapes import TuckerShape
@@ -56,21 +57,28 @@ class Embedding:
             )
         return said
 
-    def write_kernels(self, network: Network, shapes: Mapping[str, Shape]) -> None:
+    def write_kernels(self, network: Network, shapes: Mapping[str, Shape]) -> str | None:
         """Compile every fused node's kernels, and make it a node of the embedded plugin, in place.
+
+        Returns the version of the kernels' PTX, of which a driver that is older cannot load the engine.
 
         Raises:
             TdcError: nvcc is missing or refuses.
         """
         layers = fused_layers(network, shapes)
+        version = None
         for done, (node, shape) in enumerate(layers):
             self.progress("compiling kernels", done, len(layers))
+            layer = self._layer(node, shape)
+            # One nvcc compiles them all.
+            version = isa_version(Path(next(iter(layer.kernels.values())).ptx))
             node.attrs |= {
-                ATTRIBUTE: keep_layer(self._layer(node, shape)),
+                ATTRIBUTE: keep_layer(layer),
                 "plugin_namespace": NAMESPACE,
                 # Which of a Python plugin's implementations the parser asks for.
                 "aot": 1,
             }
+        return version
 
     def _layer(self, node: gs.Node, shape: TuckerShape) -> EmbeddedLayer:
         first, core, last = (float(node.attrs[slope]) for slope in SLOPES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -150,7 +151,7 @@ def create_config(
         level = options.hardware_compatibility.upper()
         settings["hardware_compatibility_level"] = _compatibility(trt, level)
     if not options.library_tactics:
-        settings["tactic_sources"] = []
+        settings["tactic_sources"] = _own_sources(trt)
     return CreateConfig(**settings)
 
 
@@ -184,6 +185,8 @@ def _plan(
         old.write(known)
         old.flush()
         config = create_config(trt, ranges, options, old if known else None, monitor)
+        if known:
+            config = _with_cache(config)
         save = None if wanted is None else new
         plan = bytes(EngineBytesFromNetwork(network, config, save_timing_cache=save)())
         new.seek(0)
@@ -198,6 +201,27 @@ def _edited(parse: Callable[[], tuple[Any, ...]], edit: Callable[[Any], None]) -
     parsed = parse()
     edit(parsed[1])
     return parsed
+
+
+def _with_cache(create: Callable[..., Any]) -> Callable[..., Any]:
+    """The configuration with an empty cache in place of one that TensorRT refuses, such as another
+    GPU's: with none it would keep no timings, and the file would be refused at every build.
+    """
+
+    def configure(builder: Any, network: Any) -> Any:
+        config = create(builder, network)
+        if config.get_timing_cache() is None:
+            warnings.warn("TensorRT refuses the timing cache: it is made anew", stacklevel=2)
+            config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+        return config
+
+    return configure
+
+
+def _own_sources(trt: Any) -> list[Any]:
+    """TensorRT's own tactic sources, which need neither cuBLAS nor cuDNN."""
+    names = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
+    return [getattr(trt.TacticSource, name) for name in names if hasattr(trt.TacticSource, name)]
 
 
 def _read_cache(options: EngineOptions) -> bytes:

@@ -28,11 +28,14 @@ TENSORRT_8_IR_VERSION = 8
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A model for the parser; `fused` names its plugin nodes."""
+    """A model for the parser; `fused` names its plugin nodes, `ptx` is the version of the PTX of kernels
+    that travel in the engine.
+    """
 
     model: onnx.ModelProto
     fused: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    ptx: str | None = None
 
 
 def prepare(
@@ -65,16 +68,17 @@ def prepare(
     copied = network.copy()
     warnings = [] if embedding is None else embedding.leave_native(copied, shapes)
     pad_ranks(copied, RANK_STEP)
+    ptx = None
     if embedding is None:
         write_tactics(copied, shapes, device, precision, least_device(device, hardware))
     else:
-        embedding.write_kernels(copied, shapes)
+        ptx = embedding.write_kernels(copied, shapes)
     if precision == "fp16":
         warnings += to_half(copied)
     if io_precision == "fp16":
         to_half_io(copied)
     fused = tuple(node.name for node in fused_nodes(copied.graph))
-    return Prepared(_stripped(copied, tensorrt_major), fused, tuple(warnings))
+    return Prepared(_stripped(copied, tensorrt_major), fused, tuple(warnings), ptx)
 
 
 def write_tactics(

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from tdc_deploy.backends.tensorrt.options import PluginMode
 from tdc_deploy.errors import TdcError
-from tdc_deploy.plugin.driver import compute_capabilities
+from tdc_deploy.plugin.driver import compute_capabilities, driver_cuda
 from tdc_deploy.plugin.locate import find_plugin, installed_tensorrt_major
-from tdc_deploy.plugin.toolchain import find_nvcc
+from tdc_deploy.plugin.toolchain import find_nvcc, nvcc_release
+from tdc_deploy.runtime.libraries import cuda_driver
 
 
 def check_engine_builds(
@@ -44,8 +45,8 @@ def check_engine_plans(model: Path, plugin_mode: PluginMode = "library") -> None
 def _check(received: str, fix: str, plugin_mode: PluginMode) -> None:
     embedded = plugin_mode == "embedded"
     missing = what_is_missing(plugin=not embedded)
-    if embedded and not _has_nvcc():
-        missing.append("nvcc, which compiles the kernels that travel in an engine (CUDA toolkit)")
+    if embedded:
+        missing += _missing_compiler()
     if missing:
         versions, kernels = ("10.9", "nvcc") if embedded else ("8.5", "the plugin library")
         raise TdcError(
@@ -60,7 +61,8 @@ def what_is_missing(plugin: bool = True) -> list[str]:
     missing = []
     if find_spec("tensorrt") is None:
         missing.append("the Python package tensorrt (pip install tensorrt)")
-    if find_spec("cuda") is None:
+    # Not find_spec: packages of other names are in the namespace `cuda` too.
+    if not _imports_cuda():
         missing.append("the Python package cuda-python (pip install cuda-python)")
     if not compute_capabilities():
         missing.append("an NVIDIA GPU with its CUDA driver")
@@ -69,9 +71,25 @@ def what_is_missing(plugin: bool = True) -> list[str]:
     return missing
 
 
-def _has_nvcc() -> bool:
+def _missing_compiler() -> list[str]:
     try:
-        find_nvcc()
+        nvcc = find_nvcc()
+    except TdcError:
+        return ["nvcc, which compiles the kernels that travel in an engine (CUDA toolkit)"]
+    release, driver = nvcc_release(nvcc), driver_cuda()
+    if release is None or driver is None or release <= driver:
+        return []
+    # The driver compiles the PTX, and refuses that of a newer toolkit when the engine is loaded.
+    return [
+        f"an nvcc that is no newer than the GPU's driver: {nvcc} is of CUDA {release[0]}.{release[1]}, "
+        f"the driver knows CUDA up to {driver[0]}.{driver[1]} (set CUDACXX to an older nvcc, or "
+        "update the driver)"
+    ]
+
+
+def _imports_cuda() -> bool:
+    try:
+        cuda_driver()
     except TdcError:
         return False
     return True

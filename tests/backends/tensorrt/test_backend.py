@@ -19,6 +19,7 @@ from tdc_deploy.backends.tensorrt.layer_engine import bind_layouts, build_layer
 from tdc_deploy.backends.tensorrt.machine import Machine
 from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.backends.tensorrt.prepare import prepare
+from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.network import network_of
 from tdc_deploy.profiling.analytical.chips import find_device
 from tdc_deploy.profiling.layers import layer_model
@@ -49,6 +50,7 @@ def backend(machine: Machine = MACHINE, **options: Any) -> TensorRtBackend:
         backend(refit=True),
         backend(replace(MACHINE, tensorrt="10.16.1.11")),
         backend(replace(MACHINE, plugin_sha256="1" * 64)),
+        backend(replace(MACHINE, driver="12.8")),
         backend(replace(MACHINE, device=find_device("H100"))),
         backend(replace(MACHINE, device=replace(A100, multiprocessors=42))),
     ],
@@ -72,6 +74,28 @@ def test_the_ends_of_a_network_are_in_the_key() -> None:
 )
 def test_what_changes_none_is_not(same: TensorRtBackend) -> None:
     assert same.describe() == backend().describe()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"plugin_sha256": "1" * 64},
+        {"driver": "12.8"},
+        {"tensorrt": "10.16.1.11"},
+        {"device": find_device("H100")},
+    ],
+)
+def test_timings_of_other_kernels_are_in_other_files(changed: dict[str, Any]) -> None:
+    other = replace(MACHINE, **changed)
+    assert other.timing_cache() != MACHINE.timing_cache() == replace(MACHINE).timing_cache()
+    assert MACHINE.timing_cache().parent.is_dir()
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TDC_DEPLOY_CACHE", str(tmp_path / "file"))
+    with pytest.raises(TdcError, match="cannot be written"):
+        MACHINE.timing_cache()
 
 
 def test_a_file_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

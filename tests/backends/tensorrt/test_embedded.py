@@ -26,13 +26,15 @@ SHAPES = {"x": (1, 8, 9, 8)}
 
 
 @pytest.fixture
-def compiled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, int]]:
     """Sources and compute capabilities that nvcc would have got."""
     found: list[tuple[str, int]] = []
 
     def compile_ptx(source: str, compute_capability: int) -> Path:
         found.append((source, compute_capability))
-        return Path(f"{len(found)}.ptx")
+        path = tmp_path / f"{len(found)}.ptx"
+        path.write_text("// of a test\n.version 8.7\n.target sm_80\n")
+        return path
 
     monkeypatch.setattr(embedded, "compile_ptx", compile_ptx)
     return found
@@ -68,6 +70,7 @@ def test_nodes_say_what_the_parser_and_the_plugin_want(
     found = nodes(result.model)
     assert [node.op_type for node in found] == ["TuckerConv", "TuckerConvAdd"]
     assert result.warnings == ()
+    assert result.ptx == "8.7"
     for node, residual in zip(found, (False, True), strict=True):
         read = attributes(node)
         assert (read["plugin_namespace"], read["aot"]) == (b"tdc", 1)

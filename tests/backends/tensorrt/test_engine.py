@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +33,15 @@ def half_out() -> onnx.ModelProto:
 
 
 PREPARED = Prepared(half_out(), ())
+
+# TacticSource of TensorRT 10.
+SOURCES = {
+    "CUBLAS": 0,
+    "CUBLAS_LT": 1,
+    "CUDNN": 2,
+    "EDGE_MASK_CONVOLUTIONS": 3,
+    "JIT_CONVOLUTIONS": 4,
+}
 
 
 class FakeEngine:
@@ -68,7 +78,9 @@ class FakeEngine:
 
 @dataclass
 class FakeTensorRT:
-    """Stands in for the loaders: remembers what they were given."""
+    """Stands in for the loaders: remembers what they were given. A timing cache that does not begin with
+    `device` is refused, as TensorRT refuses another GPU's.
+    """
 
     version: str
     text: str
@@ -76,6 +88,9 @@ class FakeTensorRT:
     network: dict[str, Any] = field(default_factory=dict)
     known_timings: bytes = b""
     error: str = ""
+    sources: dict[str, int] = field(default_factory=lambda: dict(SOURCES))
+    device: bytes = b""
+    cache: bytes | None = None
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
         trt = SimpleNamespace(
@@ -86,6 +101,7 @@ class FakeTensorRT:
             HardwareCompatibilityLevel=SimpleNamespace(NONE="none", AMPERE_PLUS="ampere"),
             LayerInformationFormat=SimpleNamespace(JSON="json"),
             TensorIOMode=SimpleNamespace(INPUT="INPUT"),
+            TacticSource=SimpleNamespace(**self.sources),
         )
         patch.setattr(module, "tensorrt", lambda: trt)
         patch.setattr(polygraphy.backend.trt, "CreateConfig", self._create_config)
@@ -95,26 +111,42 @@ class FakeTensorRT:
             polygraphy.backend.trt, "EngineFromBytes", lambda _: lambda: FakeEngine(self.text)
         )
 
-    def _create_config(self, **settings: Any) -> str:
+    def _create_config(self, **settings: Any) -> Any:
         self.config = settings
         # What Polygraphy does with an open file.
-        if settings["load_timing_cache"] is not None:
-            self.known_timings = util.load_file(settings["load_timing_cache"])
-        return "config"
+        known = settings["load_timing_cache"]
+        self.known_timings = b"" if known is None else util.load_file(known)
+
+        def create(builder: str, network: str) -> Any:
+            assert (builder, network) == ("builder", "network")
+            self._set_cache(self.known_timings, ignore_mismatch=False)
+            return SimpleNamespace(
+                create_timing_cache=lambda content: content,
+                set_timing_cache=self._set_cache,
+                get_timing_cache=lambda: self.cache,
+            )
+
+        return create
+
+    def _set_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
+        accepted = ignore_mismatch or not cache or cache.startswith(self.device)
+        self.cache = cache if accepted else None
+        return accepted
 
     def _parse(self, content: bytes, **settings: Any) -> str:
         self.network = {"model": onnx.load_model_from_string(content), **settings}
         return "network"
 
-    def _build(self, network: str, config: str, save_timing_cache: IO[bytes] | None) -> Any:
-        assert (network, config) == ("network", "config")
+    def _build(self, network: str, config: Any, save_timing_cache: IO[bytes] | None) -> Any:
+        assert network == "network"
 
         def build() -> bytes:
+            config("builder", network)
             if self.error:
                 raise PolygraphyException(self.error)
-            if save_timing_cache is not None:
+            if save_timing_cache is not None and self.cache is not None:
                 with util.LockFile(save_timing_cache):
-                    util.save_file(b"timings", save_timing_cache)
+                    util.save_file(self.device + b"timings", save_timing_cache)
             return b"plan"
 
         return build
@@ -188,7 +220,7 @@ def test_options_reach_the_builder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config["builder_optimization_level"] == 5
     assert config["version_compatible"] and config["refittable"]
     assert config["hardware_compatibility_level"] == "ampere"
-    assert config["tactic_sources"] == []
+    assert config["tactic_sources"] == [3, 4], "what needs neither cuBLAS nor cuDNN"
     assert config["profiling_verbosity"] == "detailed"
     profile = config["profiles"][0]["image"]
     assert (profile.min, profile.opt, profile.max) == ((1, 32), (4, 32), (8, 32))
@@ -221,6 +253,30 @@ def test_timings_are_kept_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     fake, _ = built(monkeypatch, "10.9.0", options)
     assert fake.known_timings == b"timings"
     assert (tmp_path / "timing.cache").read_bytes() == b"timings"
+
+
+def test_timings_that_tensorrt_refuses_are_made_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "timing.cache"
+    path.write_bytes(b"another GPU's timings")
+    fake = FakeTensorRT("10.9.0", network("float32", "10"), device=b"this GPU's ")
+    fake.install(monkeypatch)
+    options = EngineOptions(timing_cache=path)
+    with pytest.warns(UserWarning, match="refuses the timing cache"):
+        build_engine(PREPARED, RANGES, options, lambda *_: None)
+    assert path.read_bytes() == b"this GPU's timings"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build_engine(PREPARED, RANGES, options, lambda *_: None)
+    assert fake.known_timings == b"this GPU's timings"
+
+
+def test_no_source_is_asked_for_that_this_version_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeTensorRT("8.5.3", network("float32", "8"), sources={"EDGE_MASK_CONVOLUTIONS": 3})
+    fake.install(monkeypatch)
+    build_engine(PREPARED, RANGES, EngineOptions(library_tactics=False), lambda *_: None)
+    assert fake.config["tactic_sources"] == [3]
 
 
 def test_tensorrts_refusal_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -167,10 +167,16 @@ def machine(monkeypatch: pytest.MonkeyPatch, tensorrt: bool, gpus: list[int], pl
             return Path("plugin.so")
         raise TdcError("no plugin library")
 
-    installed = {"cuda", "tensorrt"} if tensorrt else set()
+    def cuda_driver() -> None:
+        if not tensorrt:
+            raise TdcError("cuda-python cannot be imported")
+
+    # Another package in the namespace `cuda` is always there.
+    installed = {"cuda", "tensorrt"} if tensorrt else {"cuda"}
     monkeypatch.setattr(
         requirements, "find_spec", lambda name: object() if name in installed else None
     )
+    monkeypatch.setattr(requirements, "cuda_driver", cuda_driver, raising=False)
     monkeypatch.setattr(requirements, "installed_tensorrt_major", lambda: 10 if tensorrt else None)
     monkeypatch.setattr(requirements, "compute_capabilities", lambda: gpus)
     monkeypatch.setattr(requirements, "find_plugin", find)
@@ -198,6 +204,7 @@ def test_each_missing_thing_is_named_and_nothing_else(
 def test_embedded_kernels_want_nvcc_and_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, True, [90], plugin=False)
     monkeypatch.setattr(requirements, "find_nvcc", lambda: "nvcc")
+    releases(monkeypatch, (12, 8), (12, 8))
     engine: Any = (Path("a.onnx"), Path("b.engine"), [], "embedded")
     requirements.check_engine_builds(*engine)
 
@@ -208,6 +215,42 @@ def test_embedded_kernels_want_nvcc_and_no_library(monkeypatch: pytest.MonkeyPat
     with pytest.raises(TdcError, match="missing: nvcc, which compiles") as caught:
         requirements.check_engine_builds(*engine)
     assert str(caught.value.expected).startswith("TensorRT 10.9 to 11")
+
+
+def releases(
+    patch: pytest.MonkeyPatch, nvcc: tuple[int, int] | None, driver: tuple[int, int] | None
+) -> None:
+    """Of nvcc's toolkit, and of the newest CUDA that the driver knows."""
+    patch.setattr(requirements, "nvcc_release", lambda _: nvcc, raising=False)
+    patch.setattr(requirements, "driver_cuda", lambda: driver, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("nvcc", "driver", "refused"),
+    [
+        ((12, 8), (12, 8), False),
+        ((12, 8), (13, 0), False),
+        ((13, 0), (12, 8), True),
+        ((12, 10), (12, 9), True),
+        (None, (12, 8), False),
+        ((13, 0), None, False),
+    ],
+)
+def test_a_driver_that_cannot_load_what_nvcc_writes(
+    monkeypatch: pytest.MonkeyPatch,
+    nvcc: tuple[int, int] | None,
+    driver: tuple[int, int] | None,
+    refused: bool,
+) -> None:
+    machine(monkeypatch, True, [90], plugin=True)
+    monkeypatch.setattr(requirements, "find_nvcc", lambda: "/opt/nvcc")
+    releases(monkeypatch, nvcc, driver)
+    requirements.check_engine_plans(Path("a.onnx"))
+    if not refused:
+        requirements.check_engine_plans(Path("a.onnx"), "embedded")
+        return
+    with pytest.raises(TdcError, match=r"/opt/nvcc is of CUDA 1.*, the driver knows CUDA up to 12"):
+        requirements.check_engine_plans(Path("a.onnx"), "embedded")
 
 
 @pytest.mark.parametrize(
