@@ -22,6 +22,7 @@ from tdc_deploy.profiling.measure import FINAL, Effort, compare_fresh
 from tdc_deploy.progress import Progress
 from tdc_deploy.repair import Repair
 from tdc_deploy.revert import PLANNED, Reverted
+from tdc_deploy.runtime.cuda import check_context
 from tdc_deploy.samples import Samples
 from tdc_deploy.source import Source
 from tdc_deploy.types import Ratio
@@ -154,10 +155,15 @@ class PlannedNetworks:
 
 @contextmanager
 def or_left_out(form: str, warnings: list[str]) -> Iterator[None]:
-    """A form that cannot be built or run is left out, with a warning."""
+    """A form that cannot be built or run is left out, with a warning.
+
+    Raises:
+        ContextLostError: nor can any other, from now on.
+    """
     try:
         yield
     except (TdcError, RuntimeError) as error:
+        check_context(f"the {form} form", error)
         reason = error.received if isinstance(error, TdcError) else error
         warnings.append(f"{form} form left out: {reason}")
 

@@ -43,6 +43,7 @@ class EnginePlanner:
         self._evaluator = Evaluator(source, samples, backend, store, accuracy)
         self._device = least_device(machine.device, options.hardware_compatibility)
         self._precision = options.precision
+        self._embedding = machine.embedding
         self._store = store
         self._progress = progress
         self._watch = watch
@@ -53,7 +54,8 @@ class EnginePlanner:
         Raises:
             TdcError: the model has nothing to decompose, or TensorRT refuses it.
         """
-        choices = GpuChoices(self._device, self._precision, goal.solver == "tdc")
+        fused_us = None if self._embedding is None else self._embedding.predicted_us
+        choices = GpuChoices(self._device, self._precision, goal.solver == "tdc", fused_us)
         return make_plan(self._evaluator, self._store, goal, self._progress, choices, self._watch)
 
 

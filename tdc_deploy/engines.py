@@ -201,7 +201,7 @@ def _take_back(workshop: Workshop, attempt: _Attempt, max_error: float) -> None:
     if planned is None or not planned.comparison.error <= max_error:
         return
     with or_left_out(REVERTED, attempt.warnings):
-        found = take_back(workshop, attempt.networks, planned, attempt.plan)
+        found = take_back(workshop, attempt.networks, planned, attempt.plan, max_error)
         if found is not None:
             attempt.built[REVERTED] = found
 

@@ -8,16 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import onnx
 import pytest
 
 import tdc_deploy
-from tdc_deploy import api, engine_forms, engines
-from tdc_deploy.backends.tensorrt import backend
+from tdc_deploy import api, engine_forms, engine_revert, engines
+from tdc_deploy.backends.tensorrt import backend, embedded, machine
 from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.network import network_of
 from tdc_deploy.plan_file import Plan, plan_from_json, plan_to_json
 from tdc_deploy.profiling.store import Store
+from tdc_deploy.revert import PLANNED
 from tdc_deploy.sidecar import read_sidecar
 from tdc_deploy.source import read_source
 from tdc_deploy.strict_json import dumps
@@ -223,6 +225,18 @@ def test_what_cannot_be_measured_does_not_hide_a_missed_budget(
         build(folder, latency_budget=0.8, strict=True)
 
 
+def test_chains_without_a_kernel_that_travels_are_not_even_built(
+    folder: Path, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "register_embedded", lambda _: None)
+    monkeypatch.setattr(machine, "find_nvcc", lambda: "nvcc")
+    monkeypatch.setattr(machine, "nvcc_version", lambda _: "release 12.8")
+    monkeypatch.setattr(embedded, "why_not", lambda *_: "too large")
+    made = plan(folder, engine=EngineOptions("fp16", plugin_mode="embedded"))
+    assert gpu.log and made.selection
+    assert made.warnings == ()
+
+
 def test_a_dense_layer_that_cannot_be_built_ends_the_plan(
     folder: Path, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,6 +328,48 @@ def test_a_layer_that_is_best_dense_is_left_dense(
     artifact = build(folder)
     assert chains_of(folder) == {"conv1": "fused", "conv2": "dense", "conv3": "fused"}
     assert artifact.ratio.value < 1
+
+
+def test_what_loses_too_much_is_not_taken_back(
+    folder: Path, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two chains are bad, but without both the engine loses too much: the better one alone goes."""
+    original = engine_forms.Workshop.verify
+    penalties = {"conv2/last": 0.008, "conv3/last": 0.006}
+    gpu.penalties = penalties
+
+    def verify(shop: Any, engine: Any, form: str) -> Comparison:
+        found = original(shop, engine, form)
+        nodes = onnx.load_model_from_string(engine.plan).graph.node
+        fused = {node.name for node in nodes if node.domain == "tdc"}
+        rounds = form == "reverted" and not fused & set(penalties)
+        return replace(found, error=2.0) if rounds else found
+
+    monkeypatch.setattr(engine_forms.Workshop, "verify", verify)
+    monkeypatch.setattr("tdc_deploy.revert.MOST_DENSE", 0)
+    build(folder)
+    assert chains_of(folder) == {"conv1": "fused", "conv2": "native", "conv3": "fused"}
+
+
+def test_engines_of_a_taking_back_do_not_pile_up(
+    folder: Path, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu.penalties = {"conv2/last": 0.008}
+    compare = engine_revert._Trials.compare
+    left: list[Any] = []
+
+    def watched(trials: Any, base: Any, others: Any, effort: Any) -> Any:
+        found = compare(trials, base, others, effort)
+        left.append((len(trials.made), base))
+        new = {back: made for back, made in trials.made.items() if back != PLANNED}
+        assert not any(prepared.model.graph.node for prepared, _ in new.values())
+        return found
+
+    monkeypatch.setattr(engine_revert._Trials, "compare", watched)
+    build(folder)
+    assert chains_of(folder)["conv2"] == "native"
+    assert left[-1][1] != PLANNED
+    assert all(count <= 2 for count, _ in left), "the base, and the one step that helps"
 
 
 def test_a_given_plan_is_applied_as_it_is(folder: Path, gpu: FakeGpu) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from tdc_deploy.backends.base import Backend
 from tdc_deploy.errors import TdcError
-from tdc_deploy.profiling.measure import LAYER
+from tdc_deploy.profiling.measure import LAYER, Feeds
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.progress import Progress, silent
 from tdc_deploy.tucker.cost import chain_layers
@@ -74,6 +75,7 @@ class LayerProfiler:
         self.measured = 0
         self.refused: list[TdcError] = []
         self._model = model
+        self._asked: tuple[ConvLayer, Candidate] | None = None
 
     def latency(self, layer: ConvLayer, candidate: Candidate) -> float:
         """The median latency in milliseconds."""
@@ -99,7 +101,9 @@ class LayerProfiler:
             timings = self._measure([wanted[i] for i in batch])
             for i in batch:
                 progress(what, done, len(wanted))
-                found[i] = self._keep(*wanted[i], next(timings))
+                with self._named(wanted[i]):
+                    timing = next(timings)
+                found[i] = self._keep(*wanted[i], timing)
                 done += 1
         progress(what, done, len(wanted))
         return found
@@ -107,8 +111,29 @@ class LayerProfiler:
     def _measure(
         self, wanted: Sequence[tuple[ConvLayer, Candidate]]
     ) -> Iterator[Timing | TdcError]:
-        models = ((self._model(*pair), _feeds(pair[0])) for pair in wanted)
-        return self.backend.measure_layers(models, LAYER)
+        def models() -> Iterator[tuple[onnx.ModelProto, Feeds]]:
+            for pair in wanted:
+                self._asked = pair
+                yield self._model(*pair), _feeds(pair[0])
+            self._asked = None
+
+        return self.backend.measure_layers(models(), LAYER)
+
+    @contextmanager
+    def _named(self, pair: tuple[ConvLayer, Candidate]) -> Iterator[None]:
+        """What ends the measurements names what met it: the last that the backend asked for, or this pair
+        if it has asked for all.
+        """
+        try:
+            yield
+        except TdcError as error:
+            layer, candidate = self._asked or pair
+            how = f" ({candidate.implementation})" if candidate.ranks else ""
+            raise TdcError(
+                f"layer {layer.name!r} as {candidate}{how}: {error.received}",
+                expected=error.expected,
+                fix=error.fix,
+            ) from error
 
     def _keep(self, layer: ConvLayer, candidate: Candidate, timing: Timing | TdcError) -> float:
         if isinstance(timing, TdcError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,12 +37,14 @@ class GpuChoices:
     """Tucker-2 as the fused operator and as three convolutions, the other forms as convolutions.
 
     Predicted times say which are worth an engine: they are not good enough to choose by, but for ranks of
-    one layer in one form they have an order.
+    one layer in one form they have an order. `fused_us` gives those of the operator, in microseconds, where
+    it has other kernels than the library's.
     """
 
     device: Device
     precision: PrecisionName
     paper_grid: bool = False
+    fused_us: Callable[[TuckerShape], float] | None = None
 
     def offered(self, layer: ConvLayer) -> list[Candidate]:
         """The candidates of a layer but dense; ranks are multiples of 8, the kernels' vectors."""
@@ -102,6 +104,8 @@ class GpuChoices:
         TensorRT's convolutions are taken to be launches at the GPU's full rates.
         """
         if candidate.implementation == "fused":
+            if self.fused_us is not None:
+                return self.fused_us(_shape(layer, candidate)) * 1e-3
             best = rank(_shape(layer, candidate), self.device, PRECISIONS[self.precision], limit=1)
             return best[0].us * 1e-3 if best else math.inf
         launches = len(chain_layers(layer, candidate)) * constants.NEXT_LAUNCH_US.value

@@ -20,6 +20,10 @@ class CudaError(RuntimeError):
     """A call that CUDA refused."""
 
 
+class ContextLostError(TdcError):
+    """A kernel broke the GPU's context: every later call of this process fails."""
+
+
 class Cuda:
     """The driver's functions that running an engine takes. Streams and events are addresses.
 
@@ -64,6 +68,10 @@ class Cuda:
     def synchronize(self, stream: int) -> None:
         """Wait until all work on the stream is done."""
         self._call("cuStreamSynchronize", stream)
+
+    def synchronize_context(self) -> None:
+        """Wait until all work in the thread's context is done."""
+        self._call("cuCtxSynchronize")
 
     def make_event(self, *, timed: bool = False) -> int:
         """An event; only between timed ones can time be told."""
@@ -159,6 +167,29 @@ class Cuda:
         if int(error) != 0:
             raise CudaError(f"{name}: {getattr(error, 'name', error)}")
         return values[0] if values else None
+
+
+def check_context(what: str, error: Exception) -> None:
+    """Raise ContextLostError if the GPU's context is broken since `error`, which `what` met.
+
+    After an illegal access or a failed launch all that follows would fail, and be taken for bad too.
+    """
+    if isinstance(error, ContextLostError):
+        raise error
+    try:
+        cuda = Cuda()
+    except TdcError:
+        return  # nothing ran on a GPU
+    try:
+        cuda.make_current(0)
+        cuda.synchronize_context()
+    except CudaError as found:
+        raise ContextLostError(
+            f"{what} broke the GPU's context: {error} ({found})",
+            expected="a kernel that stays within its memory",
+            fix="start again, without it: nothing runs in this process any more, and what was measured "
+            "before is kept",
+        ) from error
 
 
 def stream_address(stream: Any) -> int:

@@ -9,7 +9,10 @@ import numpy as np
 import onnx
 import pytest
 
+from tdc_deploy.backends.tensorrt.embedded import Embedding
+from tdc_deploy.backends.tensorrt.embedded_kernels import why_not
 from tdc_deploy.profiling.analytical.chips import find_device
+from tdc_deploy.profiling.analytical.shapes import TuckerShape
 from tdc_deploy.profiling.bounds import Roofline
 from tdc_deploy.profiling.layers import layer_model
 from tdc_deploy.ranks.candidates import candidate_errors
@@ -130,6 +133,28 @@ def test_a_chain_that_no_kernel_holds_is_not_measured(monkeypatch: pytest.Monkey
     monkeypatch.setattr("tdc_deploy.ranks.gpu_choices.rank", lambda *_, **__: [])
     found = kept(CHOICES, LAYER)
     assert found and {c.implementation for c in found} == {"native"}
+
+
+def test_where_kernels_travel_in_engines_those_that_fit_are_measured_in_their_own_order() -> None:
+    """The library's kernels hold more than those, and are faster."""
+    layer = conv_layer("conv", 256, 256, 3, (28, 28))
+    embedding = Embedding(A100, "fp16", A100)
+    choices = replace(CHOICES, fused_us=embedding.predicted_us)
+
+    def refused(candidate: Candidate) -> bool:
+        assert candidate.ranks is not None
+        shape = TuckerShape.of_layer(layer, candidate.ranks)
+        return why_not(shape, A100, "fp16", A100) is not None
+
+    before, after = (
+        [c for c in kept(which, layer) if c.implementation == "fused"]
+        for which in (CHOICES, choices)
+    )
+    assert any(map(refused, before)), "a layer that some of the library's choices do not fit"
+    assert after and not any(map(refused, after))
+    times = [choices.predicted(layer, c) for c in after]
+    assert times == sorted(times)
+    assert all(t > CHOICES.predicted(layer, c) for t, c in zip(times, after, strict=True))
 
 
 def test_the_model_is_the_operator_or_its_convolutions() -> None:

@@ -113,6 +113,10 @@ class FakeCudaDriver:
         pass
 
     @traced
+    def cuCtxSynchronize(self) -> None:
+        pass
+
+    @traced
     def cuStreamWaitEvent(self, stream: int, event: int, flags: int) -> None:
         pass
 

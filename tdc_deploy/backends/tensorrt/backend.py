@@ -23,11 +23,12 @@ from tdc_deploy.graph.shapes import Shape, Shapes
 from tdc_deploy.profiling.layers import BATCH
 from tdc_deploy.profiling.measure import Effort, Feeds, measure
 from tdc_deploy.progress import Progress, silent
+from tdc_deploy.runtime.cuda import check_context
 from tdc_deploy.types import Timing
 from tdc_deploy.versions import installed_version
 
 # Raised whenever the same layer or network comes out as another engine, or is timed in another way.
-REVISION = "1"
+REVISION = "2"
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class TensorRtBackend:
             ready = self._prepared(network_of(model), shapes, ends)
             return build_layer(ready, _fixed(shapes), self.options)
         except TdcError as error:
+            check_context("building its engine", error)
             return error
 
     def _prepared(
@@ -125,6 +127,7 @@ def _measured(engine: Runnable, feeds: Feeds, effort: Effort) -> Timing | TdcErr
         with EngineRunner(engine, flush_bytes=FLUSH_BYTES) as runner:
             return measure(runner, feeds, effort)
     except RuntimeError as error:  # one kernel that cannot run here need not end the plan
+        check_context("running its engine", error)
         return TdcError(f"an engine of one layer does not run: {error}")
 
 

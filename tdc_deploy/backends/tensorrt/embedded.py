@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_graphsurgeon as gs
 
-from tdc_deploy.backends.tensorrt.embedded_kernels import embedded_kernels, why_not
+from tdc_deploy.backends.tensorrt.embedded_kernels import (
+    embedded_kernels,
+    fitting_tactics,
+    why_not,
+)
 from tdc_deploy.backends.tensorrt.embedded_layer import EmbeddedLayer, LaunchedKernel
 from tdc_deploy.backends.tensorrt.embedded_plugin import ATTRIBUTE, NAMESPACE, keep_layer
 from tdc_deploy.backends.tensorrt.fused_layers import fused_layers
@@ -19,7 +24,7 @@ from tdc_deploy.graph.network import Network
 from tdc_deploy.graph.shapes import Shape
 from tdc_deploy.plugin.ptx import compile_ptx, isa_version
 from tdc_deploy.profiling.analytical.devices import Device
-from tdc_deploy.profiling.analytical.model import PrecisionName
+from tdc_deploy.profiling.analytical.model import PrecisionName, predict
 from tdc_deploy.profiling.analytical.shapes import TuckerShape
 from tdc_deploy.progress import Progress, silent
 
@@ -35,6 +40,15 @@ class Embedding:
     precision: PrecisionName
     least: Device
     progress: Progress = silent
+
+    def predicted_us(self, shape: TuckerShape) -> float:
+        """Microseconds that a layer's best kernel is predicted to take; infinite where it would stay three
+        convolutions.
+        """
+        chosen = (shape, self.device, self.precision, self.least)
+        if why_not(*chosen) is not None:
+            return math.inf
+        return predict(fitting_tactics(*chosen)[0], shape, self.device).us
 
     def leave_native(self, network: Network, shapes: Mapping[str, Shape]) -> list[str]:
         """Take apart, in place, the fused nodes that have no good kernel; say of each why.

@@ -7,16 +7,28 @@ import gc
 import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tdc_deploy.backends.tensorrt import runner
+from tdc_deploy.backends.tensorrt import backend, runner
+from tdc_deploy.backends.tensorrt.backend import TensorRtBackend
 from tdc_deploy.backends.tensorrt.engine import Engine
+from tdc_deploy.backends.tensorrt.machine import Machine
+from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.backends.tensorrt.precision import BuiltPrecision
 from tdc_deploy.backends.tensorrt.runner import EngineRunner
+from tdc_deploy.engine_forms import or_left_out
 from tdc_deploy.errors import TdcError
+from tdc_deploy.profiling.analytical.chips import find_device
+from tdc_deploy.profiling.layers import LayerProfiler
+from tdc_deploy.profiling.store import Store
+from tdc_deploy.runtime.cuda import ContextLostError, CudaError, check_context
+from tdc_deploy.types import DENSE
+from tests.ranks.tables import conv_layer
 from tests.runtime.fake_cuda import FakeCuda11Driver
 from tests.runtime.fake_gpu import FakeGpu
 
@@ -28,6 +40,9 @@ ENGINE = Engine(
     {"x": ("float32", (-1, 3))},
     {"y": ("float16", (-1, 3))},
 )
+
+
+MACHINE = Machine("10.9.0", 10, find_device("A100"), Path("plugin.so"), "0" * 64)
 
 
 class FakeContext:
@@ -252,3 +267,58 @@ def test_without_cuda_python(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(TdcError, match="cuda-python cannot be imported"):
         EngineRunner(ENGINE).activate()
+
+
+def test_an_error_that_leaves_the_context_whole_is_one_engines(gpu: FakeGpu) -> None:
+    check_context("an engine", RuntimeError("refused"))
+    assert "cuCtxSynchronize" in gpu.names()
+
+
+def test_a_context_that_is_broken_ends_all(gpu: FakeGpu) -> None:
+    gpu.fails = lambda name: name == "cuCtxSynchronize"
+    with pytest.raises(ContextLostError, match="an engine broke the GPU's context: illegal access"):
+        check_context("an engine", RuntimeError("illegal access"))
+
+
+def meet(error: Exception) -> None:
+    raise error
+
+
+def test_a_form_that_breaks_the_context_is_not_just_left_out(gpu: FakeGpu) -> None:
+    warnings: list[str] = []
+    with or_left_out("fused", warnings):
+        meet(CudaError("out of memory"))
+    assert warnings == ["fused form left out: out of memory"]
+    gpu.fails = lambda name: name == "cuCtxSynchronize"
+    for error in (CudaError("illegal access"), TdcError("no engine")):
+        with (
+            pytest.raises(ContextLostError, match="the fused form broke"),
+            or_left_out("reverted", warnings),
+            or_left_out("fused", warnings),
+        ):
+            meet(error)
+    assert len(warnings) == 1
+
+
+def test_a_layer_that_breaks_the_context_is_named(gpu: FakeGpu) -> None:
+    """Also where it is its engine's build, which runs kernels to time them."""
+    wanted = [(conv_layer(name), DENSE) for name in ("a", "b", "c")]
+    gpu.fails = lambda name: name == "cuCtxSynchronize"
+    for where, building in (("b", True), ("c", True), ("a", False)):
+        with pytest.MonkeyPatch.context() as patch, Store() as store:
+            count = iter("abc")
+
+            def build(
+                *_: Any, where: str = where, count: Any = count, fails: bool = building
+            ) -> Any:
+                if next(count) == where and fails:
+                    raise TdcError("no engine")
+                return SimpleNamespace(plan=b"", inputs={}, outputs={})
+
+            patch.setattr(backend, "build_layer", build)
+            patch.setattr(TensorRtBackend, "_prepared", lambda *_: None)
+            on = TensorRtBackend(MACHINE, EngineOptions(), {})
+            profiler = LayerProfiler(on, store)
+            gpu.makes_contexts = False
+            with pytest.raises(TdcError, match=f"layer '{where}' as dense: .* broke the GPU"):
+                profiler.latencies(wanted)
