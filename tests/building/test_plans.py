@@ -136,9 +136,9 @@ def test_a_plan_that_misses_on_all_inputs_is_made_again(
     """What the plan is tried on may be kinder than the rest of the inputs: here by half."""
     limits: list[float] = []
 
-    def planned(evaluator: Any, store: Any, goal: Any, progress: Any) -> Plan:
+    def planned(evaluator: Any, store: Any, goal: Any, progress: Any, **more: Any) -> Plan:
         limits.append(goal.max_error)
-        return make_plan(evaluator, store, goal, progress)
+        return make_plan(evaluator, store, goal, progress, **more)
 
     measured = Evaluator.trial
 
