@@ -1,6 +1,7 @@
 """Checkpoints: written whole, checked when they are read, and never the only copy.
 
-`last.pt` is the newest; the one before it stays as `previous.pt`.
+`last.pt` is the newest; the one before it stays as `previous.pt`. `next.pt` is there only where a run was
+killed while the files were being renamed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tdc_deploy.files import write_whole
 FORMAT = "tdc-train checkpoint"
 VERSION = 1
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+NEXT = "next.pt"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Checkpoint:
         training: the loop's state at the epoch's end, or None at the start of a stage.
         rows: the log so far, one row per epoch.
         figures: what is known of this model: its validation accuracy and loss.
+        shape, classes: an image's [C, H, W] and the number of classes; None in older files.
     """
 
     recipe: dict[str, Any]
@@ -47,6 +50,8 @@ class Checkpoint:
     training: dict[str, Any] | None
     rows: list[dict[str, Any]]
     figures: dict[str, float]
+    shape: list[int] | None = None
+    classes: int | None = None
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -59,32 +64,50 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 def write_last(folder: Path, checkpoint: Checkpoint) -> None:
     """Make it the newest of the folder. At any moment one of the two files is there and whole."""
-    new = folder / "next.pt"
-    write_checkpoint(new, checkpoint)
+    write_checkpoint(folder / NEXT, checkpoint)
+    _promote(folder)
+
+
+def _promote(folder: Path) -> None:
+    """Let the next be the last, and the last the previous."""
     with suppress(FileNotFoundError):
         (folder / LAST).replace(folder / PREVIOUS)
-    new.replace(folder / LAST)
+    (folder / NEXT).replace(folder / LAST)
 
 
 def read_last(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     """The newest checkpoint that is whole; None if there was never one.
 
+    Damaged ones that are newer are renamed to `damaged-…`, so that none of them takes the place of a
+    whole one, and a renaming that was cut short is finished.
+
     Raises:
-        TdcError: there are some, and none can be read.
+        TdcError: there are some, and none can be read; then all stay as they are.
     """
-    there = [path for path in (folder / LAST, folder / PREVIOUS) if path.exists()]
-    for i, path in enumerate(there):
+    there = held(folder)
+    for i, name in enumerate(there):
         try:
-            return read_checkpoint(path)
+            found = read_checkpoint(folder / name)
         except TdcError as error:
             if i == len(there) - 1:
                 raise
-            warn(f"{error.received}; going on from {there[i + 1].name}, one epoch earlier")
+            warn(f"{error.received}; going on from {there[i + 1]}, one epoch earlier")
+            continue
+        for damaged in there[:i]:
+            (folder / damaged).replace(folder / f"damaged-{damaged}")
+        if name == NEXT:
+            _promote(folder)
+        return found
     return None
 
 
+def held(folder: Path) -> list[str]:
+    """The names of the checkpoints that a run in the folder would go on from, the newest first."""
+    return [name for name in (NEXT, LAST, PREVIOUS) if (folder / name).exists()]
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint. No code in it is run.
+    """Read a checkpoint. No code in it is run, nor any that it names: `rebuilt` imports that.
 
     Raises:
         TdcError: no such file, damaged, or not a checkpoint of tdc-train.
