@@ -11,8 +11,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tdc_train.cli.main import main
-from tdc_train.training.checkpoint import read_checkpoint
+from tdc_train.training import assess
+from tdc_train.training.checkpoint import read_checkpoint, write_checkpoint
 
+from tdc_deploy.errors import TdcError
 from tests.cli.conftest import Result
 from tests.train.tiny import TINY_DATA
 
@@ -60,15 +62,57 @@ def test_fit_then_eval(run: Run, recipe: Path, tmp_path: Path) -> None:
     assert result.code == 0, result.err
     assert "dense" in result.out
     assert len(read_checkpoint(folder / "last.pt").rows) == 3
-    found = run("eval", folder, "--json").json
+    found = run("eval", folder, "--json", "--trust").json
     assert found["images"] == TINY_DATA["test"]
     assert found["interval"][0] <= found["accuracy"] <= found["interval"][1]
     assert found["accuracy"] == found["right"] / found["images"]
     # 3→16 channels at 8x8, 16→16 at 4x4, the last layer.
     assert found["macs"] == 64 * 27 * 16 + 16 * 144 * 16 + 160
-    shown = run("eval", folder / "stages" / "dense.pt", "--split", "val")
+    shown = run("eval", folder / "stages" / "dense.pt", "--split", "val", "--trust")
     assert "95% interval" in shown.out
     assert "thousand parameters" in shown.out
+
+
+def test_code_that_a_checkpoint_names_is_run_with_trust_only(
+    run: Run, recipe: Path, tmp_path: Path
+) -> None:
+    run("fit", recipe, "-o", tmp_path / "run")
+    best, proof = tmp_path / "run" / "best.pt", tmp_path / "proof"
+    evil = read_checkpoint(best)
+    # What anyone could write: no network, but a command.
+    evil.recipe["model"] = {"name": "os:mkdir", "options": {"path": str(proof)}, "weights": None}
+    write_checkpoint(tmp_path / "evil.pt", evil)
+    for words in (("eval",), ("export", "-o", tmp_path / "m.onnx")):
+        result = run(*words, tmp_path / "evil.pt")
+        assert result.code == 2
+        assert "os:mkdir" in result.err
+        assert "--trust" in result.err
+        assert not proof.exists()
+    assert run("eval", best).code == 2
+    assert run("eval", best, "--trust").code == 0
+
+
+def test_export_needs_the_data_for_samples_only(
+    run: Run, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("fit", recipe, "-o", tmp_path / "run")
+    best, onnx = tmp_path / "run" / "best.pt", tmp_path / "m.onnx"
+    # One from before checkpoints held the shape.
+    old = torch.load(best, weights_only=True)
+    del old["shape"], old["classes"]
+    torch.save(old, tmp_path / "old.pt")
+    assert read_checkpoint(tmp_path / "old.pt").shape is None
+    assert run("export", tmp_path / "old.pt", "-o", onnx, "--trust").code == 0
+    onnx.unlink()
+
+    def gone(*_args: object) -> None:
+        raise TdcError("the data are gone")
+
+    monkeypatch.setattr(assess, "make_data", gone)
+    assert run("export", best, "-o", onnx, "--trust").code == 0
+    assert onnx.is_file()
+    for words in ((best, "--inputs", tmp_path / "in.npz"), (tmp_path / "old.pt",)):
+        assert "the data are gone" in run("export", *words, "-o", onnx, "--trust").err
 
 
 def test_fit_json_is_the_log(run: Run, recipe: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="test, val or train.")] = "test",
     device: options.DeviceOption = "auto",
     threads: options.ThreadsOption = 0,
+    trust: options.TrustOption = False,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
@@ -25,7 +26,13 @@ def evaluate(
     out = Output(as_json, quiet)
     with out.progress() as progress:
         found = assess(
-            model, data=data, split=split, device=device, threads=threads, progress=progress
+            model,
+            data=data,
+            split=split,
+            device=device,
+            threads=threads,
+            trust=trust,
+            progress=progress,
         )
     out.json(found.as_json())
     low, high = found.score.interval

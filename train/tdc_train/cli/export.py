@@ -23,6 +23,7 @@ def export(
     ] = None,
     samples: Annotated[int, typer.Option(help="How many of them.")] = 256,
     data: options.DataOption = None,
+    trust: options.TrustOption = False,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
@@ -39,6 +40,7 @@ def export(
         inputs=inputs,
         samples=samples,
         data=data,
+        trust=trust,
     )
     out.json({"checkpoint": str(file), "onnx": str(output), "inputs": inputs and str(inputs)})
     out.text(f"{output} from {file}")

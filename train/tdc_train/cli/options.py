@@ -16,6 +16,7 @@ __all__ = [
     "ModelArgument",
     "QuietOption",
     "ThreadsOption",
+    "TrustOption",
 ]
 
 # Typer reads these annotations at run time, on Python 3.10 too.
@@ -28,3 +29,7 @@ DataOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is a GPU.")]
 ThreadsOption = Annotated[int, typer.Option(help="torch's threads on a CPU; 0: its own choice.")]
+TrustOption = Annotated[
+    bool,
+    typer.Option("--trust", help="Run the code that the checkpoint names, its module:factory."),
+]

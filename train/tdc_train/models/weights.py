@@ -22,7 +22,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         TdcError: no such file, damaged, or of another network.
     """
-    state = _without_prefix(_read(path))
+    state = _without_prefix(_state_dict(path))
     state = {OLD_DENSENET.sub(r"\1\2", name): value for name, value in state.items()}
     expected = model.state_dict()
     # Files from before torch 0.4.1 do not count batches.
@@ -41,14 +41,23 @@ def load_weights(model: nn.Module, path: Path) -> None:
     model.load_state_dict(state)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_tensors(path: Path) -> Any:
+    """What torch.save wrote there, without code in it.
+
+    Raises:
+        TdcError: no such file, or damaged.
+    """
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise TdcError(f"no weights at {path}", expected="a file of torch.save") from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TdcError(f"{path} cannot be read: {line}", expected="a state dict") from None
+
+
+def _state_dict(path: Path) -> dict[str, Any]:
+    found = read_tensors(path)
     for key in ("state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]

@@ -19,7 +19,7 @@ from tdc_train.data.base import Data, ImageSet
 from tdc_train.data.registry import make_data
 from tdc_train.recipe import Recipe
 from tdc_train.recipe_file import recipe_from
-from tdc_train.training.checkpoint import read_checkpoint
+from tdc_train.training.checkpoint import Checkpoint, read_checkpoint
 from tdc_train.training.distributed import joined
 from tdc_train.training.evaluate import Score, macs, parameters, score
 from tdc_train.training.rebuild import find_checkpoint, rebuilt
@@ -60,6 +60,7 @@ def assess(
     split: str = "test",
     device: str = "auto",
     threads: int = 0,
+    trust: bool = False,
     progress: Progress = silent,
 ) -> Assessment:
     """Measure a run's best model, or a checkpoint.
@@ -67,6 +68,7 @@ def assess(
     Args:
         data: the data set's folder, instead of the recipe's.
         split: train (without augmentation), val or test.
+        trust: whether code that the checkpoint names may be run (`rebuilt`).
 
     Raises:
         TdcError: no checkpoint, or the data are not there.
@@ -75,7 +77,7 @@ def assess(
         raise TdcError(f"split {split!r}", expected=f"one of {', '.join(SPLITS)}")
     if threads:
         torch.set_num_threads(threads)
-    file, model, recipe, _ = _loaded(path)
+    file, model, recipe, _ = _loaded(path, trust)
     found = _data(recipe, data)
     images: ImageSet = getattr(found, split)
     with joined(device) as world:
@@ -99,6 +101,7 @@ def write_onnx(
     inputs: Path | None = None,
     samples: int = 256,
     data: Path | None = None,
+    trust: bool = False,
 ) -> Path:
     """Export a run's best model, or a checkpoint; returns the checkpoint.
 
@@ -107,6 +110,9 @@ def write_onnx(
         inputs: where to write validation images under `image` and classes under `labels` (.npz), for
             tdc-deploy.
         samples: how many of them at most.
+        data: the data set's folder, instead of the recipe's; read for `inputs`, and for a checkpoint
+            that does not know its images' shape.
+        trust: whether code that the checkpoint names may be run (`rebuilt`).
 
     Raises:
         TdcError: no checkpoint, the data are not there, or a file cannot be written.
@@ -119,28 +125,31 @@ def write_onnx(
         )
     for target in filter(None, (output, inputs)):
         check_writable(target)
-    file, model, recipe, figures = _loaded(path)
-    found = _data(recipe, data)
-    if inputs is not None:
-        write_whole({inputs: _samples(found.val, samples)})
+    file, model, recipe, checkpoint = _loaded(path, trust)
+    shape = checkpoint.shape
+    if shape is None or inputs is not None:
+        found = _data(recipe, data)
+        shape = list(found.shape)
+        if inputs is not None:
+            write_whole({inputs: _samples(found.val, samples)})
     export_onnx(
         model,
         output,
-        (batch or 1, *found.shape),
+        (batch or 1, *shape),
         opset,
         exporter,  # type: ignore[arg-type]
         open_batch=batch == 0,
         input_name=INPUT,
-        accuracy=figures.get("val_accuracy"),
+        accuracy=checkpoint.figures.get("val_accuracy"),
     )
     return file
 
 
-def _loaded(path: Path) -> tuple[Path, nn.Module, Recipe, dict[str, float]]:
+def _loaded(path: Path, trust: bool) -> tuple[Path, nn.Module, Recipe, Checkpoint]:
     file = find_checkpoint(path)
     checkpoint = read_checkpoint(file)
     recipe = recipe_from(checkpoint.recipe, "the checkpoint's recipe")
-    return file, rebuilt(checkpoint), recipe, checkpoint.figures
+    return file, rebuilt(checkpoint, trust=trust), recipe, checkpoint
 
 
 def _data(recipe: Recipe, root: Path | None) -> Data:
