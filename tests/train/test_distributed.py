@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tdc_train.data.registry import make_data
+from tdc_train.training import run
 from tdc_train.training.checkpoint import read_checkpoint
 from tdc_train.training.distributed import World, joined
 from tdc_train.training.evaluate import score
@@ -106,8 +108,34 @@ def test_what_two_processes_score_is_the_model_that_is_kept(tmp_path: Path) -> N
     recipe = tiny({"kind": "dense", "epochs": 1}, data={"name": "shapes", "options": options})
     assert both(lambda: fit(recipe, tmp_path / "run")) == [0, 0]
     kept = read_checkpoint(tmp_path / "run" / "last.pt")
-    found = score(rebuilt(kept), make_data("shapes", None, options).val)
+    found = score(rebuilt(kept, trust=True), make_data("shapes", None, options).val)
     assert abs(found.loss - kept.figures["val_loss"]) <= SAME
+
+
+def test_the_moving_average_that_is_scored_is_kept(tmp_path: Path) -> None:
+    options = {**TINY_DATA, "val": 500}
+    stage = {"kind": "dense", "epochs": 1, "ema": 0.5}
+    recipe = tiny(stage, data={"name": "shapes", "options": options})
+    assert both(lambda: fit(recipe, tmp_path / "run")) == [0, 0]
+    kept = read_checkpoint(tmp_path / "run" / "last.pt")
+    found = score(rebuilt(kept, trust=True), make_data("shapes", None, options).val)
+    assert abs(found.loss - kept.figures["val_loss"]) <= SAME
+
+
+def test_an_earlier_stage_teaches_all_processes(tmp_path: Path) -> None:
+    teacher = {"name": "soft", "teacher": "dense"}
+    stages = ({"kind": "dense", "epochs": 1}, {"kind": "finetune", "epochs": 1, "distill": teacher})
+    recipe = tiny(*stages, **PLAIN)
+
+    def work() -> None:
+        write = run.write_checkpoint
+        # A slow disk: the other process must wait for what the first one writes.
+        run.write_checkpoint = lambda *args: (time.sleep(1), write(*args))  # type: ignore[assignment]
+        fit(recipe, tmp_path / "two")
+
+    assert both(work) == [0, 0]
+    fit(recipe, tmp_path / "one")
+    assert apart(weights(tmp_path / "one"), weights(tmp_path / "two")) <= SAME
 
 
 def test_a_nan_on_one_process_stops_both(tmp_path: Path) -> None:

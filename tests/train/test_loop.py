@@ -156,14 +156,21 @@ def test_amp_trains_in_bfloat16_and_keeps_float32_weights() -> None:
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     recipe = tiny({"kind": "dense"}, {"kind": "finetune", "optimizer": {"lr": 1e30}})
-    with pytest.raises(TdcError, match="NaN or infinite in epoch 1"):
+    with pytest.raises(TdcError, match="NaN or infinite in epoch 1") as caught:
         fit(recipe, folder)
+    assert "last good checkpoint" in caught.value.fix
     last = read_checkpoint(folder / "last.pt")
     assert (last.stage, last.epoch, len(last.rows)) == (1, 0, 2)
     assert all(torch.isfinite(t).all() for t in last.model.values())
     assert (folder / "stages" / "dense.pt").is_file()
     with (folder / "log.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 2
+
+
+def test_without_a_checkpoint_none_is_promised(tmp_path: Path) -> None:
+    with pytest.raises(TdcError, match="NaN or infinite in epoch 1") as caught:
+        fit(tiny({"kind": "dense", "optimizer": {"lr": 1e30}}), tmp_path / "run")
+    assert "checkpoint" not in caught.value.fix
 
 
 def test_a_weight_that_became_nan_in_the_last_step_is_seen() -> None:
@@ -204,7 +211,7 @@ def test_the_next_stage_starts_where_the_last_ended(tmp_path: Path) -> None:
 def test_a_checkpoint_is_the_model(tmp_path: Path) -> None:
     fit(tiny({"kind": "dense"}), tmp_path / "run")
     checkpoint = read_checkpoint(tmp_path / "run" / "best.pt")
-    model = rebuilt(checkpoint).eval()
+    model = rebuilt(checkpoint, trust=True).eval()
     data = registry.make_data("shapes", None, TINY_DATA)
     x, y = data.val.batch(torch.arange(32))
     with torch.no_grad():

@@ -24,7 +24,7 @@ from tdc_train.training.checkpoint import read_checkpoint
 from tdc_train.training.run import fit
 
 from tdc_deploy.errors import TdcError
-from tests.train.tiny import tiny
+from tests.train.tiny import TINY_DATA, tiny
 
 # All that has a state: momentum, moving average, dropout, mixup, a second stage.
 RECIPE = tiny(
@@ -167,6 +167,89 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(TdcError, match=r"another recipe: stages.0.epochs was 1, is 3"):
         fit(tiny({"kind": "dense", "epochs": 3}), tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "last.pt").read_bytes() == before
+
+
+def stopped(tmp_path: Path, recipe: Recipe, step: int) -> Path:
+    """A run of TinyNet that was killed in its step number `step`; an epoch has four."""
+    folder = tmp_path / "run"
+    assert killed_fit(folder, recipe, step, loop.Trainer, "_step") == signal.SIGKILL
+    return folder
+
+
+def test_a_stage_to_come_may_change(tmp_path: Path) -> None:
+    recipe = tiny({"kind": "dense", "epochs": 1}, {"kind": "finetune", "optimizer": {"lr": 1e30}})
+    with pytest.raises(TdcError, match="NaN or infinite"):
+        fit(recipe, tmp_path / "run")
+    mended = tiny(
+        {"kind": "dense", "epochs": 1}, {"kind": "finetune"}, {"kind": "dense", "name": "b"}
+    )
+    warnings: list[str] = []
+    result = fit(mended, tmp_path / "run", resume=True, warn=warnings.append)
+    assert [row["stage"] for row in result.rows] == ["dense", *["finetune"] * 2, "b", "b"]
+    assert not warnings
+    fit(mended, tmp_path / "whole")
+    assert same(content(tmp_path / "run"), content(tmp_path / "whole"))
+
+
+def test_a_stage_that_has_begun_may_be_slowed_down(tmp_path: Path) -> None:
+    folder = stopped(tmp_path, tiny({"kind": "dense", "epochs": 3}), 6)
+    for change in ({"batch": 8}, {"optimizer": {"lr": 0.05, "momentum": 0.5}}, {"epochs": 4}):
+        with pytest.raises(TdcError, match=r"another recipe: stages\.0\."):
+            fit(tiny({"kind": "dense", "epochs": 3, **change}), folder, resume=True)
+    warnings: list[str] = []
+    slower = {"kind": "dense", "epochs": 3, "optimizer": {"lr": 1e-30, "weight_decay": 5e-4}}
+    before = read_checkpoint(folder / "last.pt").model["fc.weight"]
+    result = fit(tiny({**slower, "clip": 1.0}), folder, resume=True, warn=warnings.append)
+    assert warnings == ["going on with a changed stage: dense.lr was 0.05, is 1e-30"]
+    assert [row["lr"] < 1e-20 for row in result.rows] == [False, True, True]
+    assert torch.equal(before, read_checkpoint(folder / "last.pt").model["fc.weight"])
+
+
+OTHER_DATA = {"name": "shapes", "options": {**TINY_DATA, "seed": 1}}
+
+
+def test_the_model_and_the_seed_may_not_change(tmp_path: Path) -> None:
+    folder = stopped(tmp_path, tiny(), 6)
+    for more in ({"seed": 1}, {"data": OTHER_DATA}, {"model": {"name": "resnet20"}}):
+        with pytest.raises(TdcError, match="another recipe"):
+            fit(tiny(**more), folder, resume=True)
+
+
+def test_data_may_have_moved(tmp_path: Path) -> None:
+    data = {"name": "shapes", "options": TINY_DATA}
+    folder = stopped(tmp_path, tiny(data={**data, "root": "/here"}), 6)
+    result = fit(tiny(data={**data, "root": "/there"}), folder, resume=True)
+    assert len(result.rows) == 2
+
+
+def is_whole(path: Path) -> bool:
+    try:
+        read_checkpoint(path)
+    except TdcError:
+        return False
+    return True
+
+
+def test_a_damaged_last_checkpoint_never_replaces_a_whole_one(tmp_path: Path) -> None:
+    folder = stopped(tmp_path, tiny({"kind": "dense", "epochs": 3}), 10)
+    flip_a_bit(folder / "last.pt")
+    # Killed at each renaming of the first epoch after it.
+    for call in (1, 2, 3, 4):
+        assert killed_fit(folder, tiny({"kind": "dense", "epochs": 3}), call, Path, "replace")
+        held = [folder / name for name in ("last.pt", "previous.pt") if (folder / name).exists()]
+        assert any(is_whole(path) for path in held)
+        assert call == 1 or all(is_whole(path) for path in held)
+
+
+def test_what_was_written_but_not_renamed_is_found(whole: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    fit(RECIPE, folder)
+    # Killed between the two renamings, and then the older copy was damaged.
+    (folder / "last.pt").replace(folder / "next.pt")
+    (folder / "previous.pt").write_bytes(b"damaged")
+    fit(RECIPE, folder, resume=True)
+    assert same(content(folder), whole)
+    assert not (folder / "next.pt").exists()
 
 
 def test_a_damaged_last_checkpoint_costs_an_epoch(whole: dict[str, Any], tmp_path: Path) -> None:

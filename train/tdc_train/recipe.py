@@ -134,6 +134,8 @@ class DistillSpec:
         _of_type(self)
         _choice("distillation name", self.name, Distillation)
         check_number("weight", self.weight)
+        if self.weight > 1:
+            raise TdcError(f"weight is {self.weight!r}", expected="from 0 to 1")
         check_number("temperature", self.temperature, positive=True)
         if self.name != "none" and not self.teacher:
             raise TdcError(
@@ -287,6 +289,7 @@ class Recipe:
                 )
             if stage.kind in PLANNED and decomposed:
                 raise TdcError(f"stage {stage.name!r} after a decomposition", expected="before it")
-            if stage.kind == "slices" and not decomposed:
+            # What the weights hold is seen when they are read.
+            if stage.kind == "slices" and not decomposed and not self.model.weights:
                 raise TdcError("slices of a dense model", expected="a decompose stage before")
             decomposed = decomposed or stage.kind == "decompose"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -39,7 +39,7 @@ class World:
         return value
 
     def agreed(self, value: T) -> T:
-        """What the first process has; of plain values and tensors."""
+        """What the first process has, of plain values and tensors; the others wait for it."""
         if self.size == 1:
             return value
         held = [value if self.leads else None]
@@ -48,8 +48,12 @@ class World:
 
     def share(self, model: nn.Module) -> None:
         """Give every process the first one's weights and statistics."""
+        self.share_all(model.state_dict().values())
+
+    def share_all(self, values: Iterable[Tensor]) -> None:
+        """Give every process the first one's values, in place."""
         if self.size > 1:
-            for value in model.state_dict().values():
+            for value in values:
                 dist.broadcast(value, src=0)
 
     def wrapped(self, model: nn.Module) -> nn.Module:

@@ -60,24 +60,12 @@ class Trainer:
         factor = world.size if spec.per_process else 1
         self._batch = spec.batch * factor
         self._lr = spec.optimizer.lr * factor
-        self._check_batch()
+        check_batch(spec, len(images), world)
         self._optimizer = make_optimizer(spec.optimizer, model, self._lr)
         half = spec.amp and world.device.type == "cuda"
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=half)
         self.ema = Ema(model, spec.ema) if spec.ema else None
         self._wrapped = world.wrapped(model)
-
-    def _check_batch(self) -> None:
-        if self._batch > len(self._images):
-            raise TdcError(
-                f"a batch of {self._batch} of {len(self._images)} training images",
-                expected="at most all of them",
-            )
-        if self._batch % self._world.size:
-            raise TdcError(
-                f"a batch of {self._batch} for {self._world.size} processes",
-                expected="a multiple of their number",
-            )
 
     @property
     def steps(self) -> int:
@@ -131,6 +119,9 @@ class Trainer:
         if not is_finite(self.model):
             raise _not_finite("a weight", moment)
         self._world.share(self.model)
+        if self.ema is not None:
+            # Of BatchNorm's statistics each process averaged its own.
+            self._world.share_all(self.ema.average.values())
         loss, penalty = (self._world.total(sums) / self._world.size / self.steps).tolist()
         if regulariser is not None:
             figures["penalty"] = penalty
@@ -208,9 +199,25 @@ class Trainer:
             self._method.regulariser.load_state_dict(state["regulariser"])
 
 
+def check_batch(spec: StageSpec, images: int, world: World) -> None:
+    """Raise TdcError if a stage's batch is none of these images, or cannot be shared."""
+    batch = spec.batch * (world.size if spec.per_process else 1)
+    if batch > images:
+        raise TdcError(
+            f"stage {spec.name!r} has a batch of {batch} of {images} training images",
+            expected="at most all of them",
+        )
+    if batch % world.size:
+        raise TdcError(
+            f"stage {spec.name!r} has a batch of {batch} for {world.size} processes",
+            expected="a multiple of their number",
+        )
+
+
 def _not_finite(what: str, moment: Moment) -> TdcError:
+    has_checkpoint = moment.stage or moment.epoch
+    go_on = "; --resume takes that, from the last good checkpoint" if has_checkpoint else ""
     return TdcError(
         f"{what} became NaN or infinite in epoch {moment.epoch + 1}",
-        fix="lower the learning rate, warm it up, or clip the gradient; "
-        "the last good checkpoint was kept",
+        fix=f"lower the learning rate, warm it up, or clip the gradient{go_on}",
     )

@@ -25,9 +25,8 @@ from tdc_train.recipe_file import recipe_to
 from tdc_train.training import stages
 from tdc_train.training.checkpoint import (
     BEST,
-    LAST,
-    PREVIOUS,
     Checkpoint,
+    held,
     read_last,
     write_checkpoint,
     write_last,
@@ -38,10 +37,18 @@ from tdc_train.training.log import TensorBoard, write_csv
 from tdc_train.training.loop import Method, Trainer
 from tdc_train.training.norm_statistics import re_estimate
 from tdc_train.training.order import Moment, epoch_batches
-from tdc_train.training.rebuild import STAGES, fresh, rebuilt, stage_file, teacher_of
+from tdc_train.training.rebuild import (
+    STAGES,
+    fresh,
+    plan_at_start,
+    rebuilt,
+    stage_file,
+    teacher_of,
+)
+from tdc_train.training.rehearsal import TRAINED, Rehearsal
+from tdc_train.training.resuming import check_resumed
 
 RECIPE_NAME = "recipe.json"
-TRAINED = ("dense", "admm", "finetune")
 
 Warn = Callable[[str], None]
 
@@ -103,35 +110,19 @@ def _prepare(recipe: Recipe, folder: Path, resume: bool, warn: Warn) -> Checkpoi
         (folder / STAGES).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TdcError(f"{folder} cannot be made: {error}", expected="a folder's name") from None
-    there = [name for name in (LAST, PREVIOUS) if (folder / name).exists()]
+    there = held(folder)
     if there and not resume:
         raise TdcError(
             f"{folder} holds a run already ({there[0]})", fix="--resume it, or give another folder"
         )
     found = read_last(folder, warn) if resume else None
-    if found is not None and found.recipe != recipe_to(recipe):
-        raise TdcError(
-            f"{folder} was begun with another recipe: {_difference(found.recipe, recipe_to(recipe))}",
-            fix=f"resume with the same recipe and --set (see {folder / RECIPE_NAME})",
-        )
+    if found is not None and (changed := check_resumed(recipe, found)):
+        warn(f"going on with a changed stage: {changed}")
     for part in folder.rglob(".*.part"):
         # What a killed run was writing.
         part.unlink()
     write_whole({folder / RECIPE_NAME: (dumps(recipe_to(recipe)) + "\n").encode()})
     return found
-
-
-def _difference(old: Any, new: Any, where: str = "") -> str:
-    """The first key that differs."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*old, *new]:
-            if old.get(key) != new.get(key):
-                return _difference(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for i, (a, b) in enumerate(zip(old, new, strict=True)):
-            if a != b:
-                return _difference(a, b, f"{where}.{i}")
-    return f"{where} was {old!r}, is {new!r}"
 
 
 @dataclass
@@ -149,57 +140,39 @@ class _Run:
     board: TensorBoard | None = None
 
     def go(self, start: Checkpoint | None) -> None:
+        first = 0 if start is None else start.stage
+        rehearsal = Rehearsal(self.recipe, self.folder, self.world, self.data)
+        plans = rehearsal.plans(self._plan_at_start(start), first)
         torch.manual_seed(self.recipe.seed)
-        model = fresh(self.recipe.model) if start is None else rebuilt(start)
-        self._check_model(model)
-        plans = self._plans()
-        if start is not None:
+        if start is None:
+            model = fresh(self.recipe.model)
+        else:
+            model = rebuilt(start, trust=self.recipe.model.name)
             self.rows = start.rows
-            if start.plan is not None:
-                self.plan = plan_from_json(start.plan, "the checkpoint")
             if self.world.leads:
                 write_csv(self.folder, self.rows)
         if self.recipe.tensorboard and self.world.leads:
             self.board = TensorBoard(self.folder, len(self.rows))
         self.world.share(model.to(self.world.device))
-        first = 0 if start is None else start.stage
         for i, spec in enumerate(self.recipe.stages[first:], first):
             state = None if start is None or i != first else start
             model = self._stage(i, spec, model, plans[i], state)
         if self.board is not None:
             self.board.close()
 
-    def _check_model(self, model: nn.Module) -> None:
-        """Fail before the work if the network does not take the images or give the classes."""
-        was_training = model.training
-        model.eval()
-        try:
-            with torch.no_grad():
-                logits = model(torch.zeros(1, *self.data.shape))
-        except RuntimeError as error:
-            raise TdcError(
-                f"{self.recipe.model.name} does not take images {self.data.shape}: {error}",
-                fix="another network, or an option such as small_images = true",
-            ) from None
-        model.train(was_training)
-        if logits.shape != (1, self.data.classes):
-            raise TdcError(
-                f"{self.recipe.model.name} gives {tuple(logits.shape[1:])} outputs",
-                expected=f"{self.data.classes}, the classes of {self.recipe.data.name}",
-                fix=f"num_classes = {self.data.classes} in [model.options]",
-            )
+    def _plan_at_start(self, start: Checkpoint | None) -> Plan | None:
+        """What the network was decomposed by before the first stage; `plan` is what it is by now."""
+        if start is None:
+            self.plan = plan_at_start(self.recipe.model)
+            return self.plan
+        if start.plan is not None:
+            self.plan = plan_from_json(start.plan, "the checkpoint")
+        done = self.recipe.stages[: start.stage]
+        return None if any(spec.kind == "decompose" for spec in done) else self.plan
 
-    def _plans(self) -> list[Plan | None]:
-        """Each stage's plan, checked against the network before anything is trained."""
-        plans: list[Plan | None] = []
-        plan: Plan | None = None
-        dense: nn.Module | None = None
-        for spec in self.recipe.stages:
-            if spec.ranks.given:
-                dense = dense or fresh(replace(self.recipe.model, weights=None))
-                plan = stages.plan_for(spec.ranks, dense)
-            plans.append(plan)
-        return plans
+    def _teacher(self, spec: StageSpec) -> nn.Module:
+        found = teacher_of(spec.distill, self.folder, self.world, self.recipe.model.name)
+        return found.to(self.world.device)
 
     def _stage(
         self, i: int, spec: StageSpec, model: nn.Module, plan: Plan | None, state: Checkpoint | None
@@ -237,7 +210,7 @@ class _Run:
     def _trainer(self, spec: StageSpec, model: nn.Module, plan: Plan | None) -> Trainer:
         teacher = None
         if spec.distill.name != "none":
-            teacher = teacher_of(spec.distill, self.folder).to(self.world.device)
+            teacher = self._teacher(spec)
         loss = stages.make_loss(spec, model, teacher)
         regulariser = None
         if spec.kind == "admm":
@@ -254,7 +227,7 @@ class _Run:
         self.progress(spec.name, 0, 1)
         batches = self._images(i, spec)
         if spec.kind == "slices":
-            teacher = teacher_of(spec.distill, self.folder).to(self.world.device)
+            teacher = self._teacher(spec)
             model = stages.sliced(spec, model, teacher, batches)
         else:
             assert plan is not None
@@ -309,6 +282,8 @@ class _Run:
             training=None if done else training,
             rows=self.rows,
             figures=known,
+            shape=list(self.data.shape),
+            classes=self.data.classes,
         )
         if self.world.leads:
             self._write(checkpoint, spec, better, done)

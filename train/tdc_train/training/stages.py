@@ -154,6 +154,18 @@ def _distillation(
     )
 
 
+def check_slices(model: nn.Module, teacher: nn.Module) -> None:
+    """Raise TdcError if the model has no slices, or the teacher lacks one of them."""
+    from tdc_train.features import module_at
+    from tdc_train.slices import slices_of
+
+    paths = slices_of(model)
+    if not paths:
+        raise TdcError("slices of a dense model", expected="a decompose stage before")
+    for path in paths:
+        module_at(teacher, path)
+
+
 def sliced(
     spec: StageSpec, model: nn.Module, teacher: nn.Module, batches: Sequence[Tensor]
 ) -> nn.Module:
