@@ -209,3 +209,47 @@ def test_a_chain_of_ranks_that_are_not_marked(tmp_path: Path) -> None:
     export_onnx(model, path, SHAPE)
     chains = read_source(path).compressed
     assert [(chain.core.name, chain.ranks) for chain in chains] == [("blocks.0.core", Ranks(6, 5))]
+
+
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+def test_padding_same_with_dilation(tmp_path: Path, exporter: Any) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, (3, 5), padding="same", dilation=(2, 3)), nn.Flatten(), nn.Linear(1024, 10)
+    ).eval()
+    export_onnx(model, tmp_path / "net.onnx", SHAPE, exporter=exporter)
+    assert relative(run(tmp_path / "net.onnx", images()), model(images())) <= SAME
+    assert model[0].padding == "same"
+
+
+def test_what_an_exporter_writes_wrongly_is_said(tmp_path: Path) -> None:
+    # An odd number of pixels in all, one more on one side.
+    model = nn.Sequential(nn.Conv2d(3, 4, 2, padding="same", dilation=3), nn.Flatten())
+    with pytest.raises(TdcError, match="torchscript exporter") as caught:
+        export_onnx(model, tmp_path / "net.onnx", SHAPE)
+    assert "other exporter" in caught.value.fix
+    assert not (tmp_path / "net.onnx").exists()
+
+
+class NamedAlike(nn.Module):
+    """`conv` is used twice, and another module has the name of its second use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.conv_1 = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Any) -> Any:
+        return self.conv_1(torch.relu(self.conv(torch.relu(self.conv(x)))))
+
+
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+def test_a_second_use_takes_no_other_modules_name(tmp_path: Path, exporter: Any) -> None:
+    export_onnx(NamedAlike(), tmp_path / "net.onnx", SHAPE, exporter=exporter)
+    nodes = {n.name: n for n in onnx.load(tmp_path / "net.onnx").graph.node if n.op_type == "Conv"}
+    kernels = {name: node.attribute for name, node in nodes.items()}
+    sizes = {
+        name: next(list(a.ints) for a in attributes if a.name == "kernel_shape")
+        for name, attributes in kernels.items()
+    }
+    assert sizes == {"conv": [3, 3], "conv_2": [3, 3], "conv_1": [1, 1]}

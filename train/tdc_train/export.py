@@ -74,7 +74,7 @@ def export_onnx(
     check_writable(path)
     _check(model, opset, exporter)
     example = _example(model, input_shape, open_batch)
-    with _in_eval_mode(model), _quiet():
+    with _in_eval_mode(model), _explicit_padding(model), _quiet():
         _try(model, example)
         names = ([input_name], [output_name])
         export = _by_dynamo if exporter == "dynamo" else _by_torchscript
@@ -90,7 +90,13 @@ def export_onnx(
     _mark_chains(network, model)
     network.metadata |= _metadata(model, accuracy)
     content = _lowered(model_of(network), opset)
-    onnx.checker.check_model(content, full_check=True)
+    try:
+        onnx.checker.check_model(content, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise TdcError(
+            f"what torch's {exporter} exporter wrote is not valid: {_first_line(error)}",
+            fix="try the other exporter",
+        ) from error
     write_whole({path: content.SerializeToString()})
 
 
@@ -178,12 +184,25 @@ def _name_layers(graph: gs.Graph, model: nn.Module) -> None:
     for node in graph.nodes:
         if node.op not in LAYER_OPS or node.domain:
             continue
-        by_weight = path_of_weight(node.inputs[1].name, modules)
-        base = path_of_scopes(node.name, modules) or by_weight or node.name
+        base = _path_of(node, modules) or node.name
         node.name, serial = base, 1
-        while node.name in taken:
+        # A path with a serial may be another module's.
+        while node.name in taken or (serial > 1 and node.name in modules):
             node.name, serial = f"{base}_{serial}", serial + 1
         taken.add(node.name)
+
+
+def _path_of(node: gs.Node, modules: Mapping[str, nn.Module]) -> str | None:
+    """The module that a layer's node came from, by its weight's name and its scopes."""
+    by_weight = path_of_weight(node.inputs[1].name, modules)
+    by_scopes = path_of_scopes(node.name, modules)
+    if by_weight is None or by_scopes is None:
+        return by_weight or by_scopes
+    # Equal weights are stored once, under one of their names. Otherwise theirs is the sure one: the scope
+    # `conv_1` is the second use of `conv`, or the module `conv_1`.
+    weights = [modules[path].state_dict().get("weight") for path in (by_weight, by_scopes)]
+    stored_once = weights[1] is not None and torch.equal(weights[0], weights[1])
+    return by_scopes if stored_once else by_weight
 
 
 def _mark_chains(network: Network, model: nn.Module) -> None:
@@ -235,6 +254,24 @@ def _in_eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def _explicit_padding(model: nn.Module) -> Iterator[None]:
+    """Convolutions of padding `same` with its number, where it is one for both sides.
+
+    The TorchScript exporter leaves dilation out when it works it out.
+    """
+    convs = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.padding == "same"]
+    try:
+        for conv in convs:
+            left, right, top, bottom = conv._reversed_padding_repeated_twice
+            if left == right and top == bottom:
+                conv.padding = (top, left)
+        yield
+    finally:
+        for conv in convs:
+            conv.padding = "same"
 
 
 @contextmanager
