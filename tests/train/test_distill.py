@@ -125,6 +125,13 @@ def test_the_teacher_stays_as_it_is_and_the_student_learns(kind: str) -> None:
     assert not teacher[3]._forward_hooks
 
 
+@pytest.mark.parametrize("kind", [HardDistillation, SoftDistillation])
+def test_a_network_is_not_its_own_teacher(kind: Any) -> None:
+    model = network()
+    with pytest.raises(TdcError, match="its own teacher"):
+        kind(model)(model, *batch())
+
+
 def test_mistakes() -> None:
     with pytest.raises(TdcError, match="weight"):
         HardDistillation(network(), weight=1.5)

@@ -16,7 +16,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tdc_train.data.registry import make_data
-from tdc_train.training import run
+from tdc_train.training import checkpoint, run
 from tdc_train.training.checkpoint import read_checkpoint
 from tdc_train.training.distributed import World, joined
 from tdc_train.training.evaluate import score
@@ -127,11 +127,17 @@ def test_an_earlier_stage_teaches_all_processes(tmp_path: Path) -> None:
     stages = ({"kind": "dense", "epochs": 1}, {"kind": "finetune", "epochs": 1, "distill": teacher})
     recipe = tiny(*stages, **PLAIN)
 
+    write = checkpoint.write_checkpoint
+
+    def slowly(path: Path, content: checkpoint.Checkpoint) -> None:
+        time.sleep(1)
+        write(path, content)
+
     def work() -> None:
-        write = run.write_checkpoint
         # A slow disk: the other process must wait for what the first one writes.
-        run.write_checkpoint = lambda *args: (time.sleep(1), write(*args))  # type: ignore[assignment]
-        fit(recipe, tmp_path / "two")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run, "write_checkpoint", slowly)
+            fit(recipe, tmp_path / "two")
 
     assert both(work) == [0, 0]
     fit(recipe, tmp_path / "one")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from tdc_train.models.registry import make_model
-from tdc_train.recipe import AdmmSpec, OptimizerSpec, StageSpec
+from tdc_train.recipe import AdmmSpec, DistillSpec, OptimizerSpec, ScheduleSpec, StageSpec
 from tdc_train.recipe_file import read_recipe, recipe_from, recipe_to, shipped_recipes
 
 from tdc_deploy.errors import TdcError
@@ -97,6 +98,20 @@ def test_changes_reach_every_section(tmp_path: Path) -> None:
 def test_what_is_wrong_is_said(tmp_path: Path, change: str, message: str) -> None:
     with pytest.raises(TdcError, match=message):
         read_recipe(write(tmp_path, SMALL), [change])
+
+
+def slices(**more: Any) -> StageSpec:
+    return StageSpec("slices", distill=DistillSpec(teacher="dense"), **more)
+
+
+def test_slices_have_a_rate_of_their_own() -> None:
+    own = OptimizerSpec("adamw", lr=1e-3, weight_decay=0.0)
+    assert slices().optimizer == own
+    assert slices(optimizer=own).optimizer == own
+    with pytest.raises(TdcError, match="slices by sgd"):
+        slices(optimizer=OptimizerSpec(lr=0.01))
+    with pytest.raises(TdcError, match="slices with a schedule"):
+        slices(schedule=ScheduleSpec(warmup=1))
 
 
 def test_slices_need_a_decomposed_model(tmp_path: Path) -> None:

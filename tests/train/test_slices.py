@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import copy
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from tdc_train import slices
 from tdc_train.conversion import apply_plan
 from tdc_train.features import captured
-from tdc_train.slices import distill_slices, slices_of
+from tdc_train.slices import Fitting, distill_slices, slices_of
 from torch import Tensor, nn
 
 from tdc_deploy.errors import TdcError
@@ -71,7 +74,7 @@ def test_each_slice_comes_nearer_and_nothing_else_moves() -> None:
     before = {name: value.clone() for name, value in student.state_dict().items()}
     taught = {name: value.clone() for name, value in teacher.state_dict().items()}
     start = {path: block_error(student, teacher, path, images) for path in ("layer1.0", "layer1.1")}
-    results = distill_slices(student, teacher, images, epochs=20, lr=5e-3)
+    results = distill_slices(student, teacher, images, fitting=Fitting(20, 5e-3))
     assert [result.path for result in results] == ["layer1.0", "layer1.1"]
     for result in results:
         assert result.before == pytest.approx(start[result.path], rel=1e-4)
@@ -91,15 +94,87 @@ def test_each_slice_comes_nearer_and_nothing_else_moves() -> None:
 def test_a_slice_that_gets_worse_is_put_back() -> None:
     student, teacher, images = pair()
     before = {name: value.clone() for name, value in student.state_dict().items()}
-    (result,) = distill_slices(student, teacher, images, slices=["layer1.0"], epochs=1, lr=1e3)
+    (result,) = distill_slices(
+        student, teacher, images, slices=["layer1.0"], fitting=Fitting(1, 1e3)
+    )
     assert result.after == result.before
     assert all(torch.equal(v, before[name]) for name, v in student.state_dict().items())
+
+
+def test_what_is_kept_does_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for kept in (slices.KEPT_BYTES, 0):
+        monkeypatch.setattr(slices, "KEPT_BYTES", kept)
+        student, teacher, images = pair()
+        results = distill_slices(student, teacher, images, fitting=Fitting(3, 5e-3))
+        found.append((results, student.state_dict()))
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(v, found[1][1][name]) for name, v in found[0][1].items())
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "KEPT_BYTES", 0)
+    student, teacher, _ = pair()
+    alive: list[weakref.ref[Tensor]] = []
+    most = 0
+
+    class Images:
+        def __iter__(self) -> Iterator[Tensor]:
+            nonlocal most
+            for _ in range(6):
+                images = torch.randn(2, 3, 8, 8)
+                alive.append(weakref.ref(images))
+                most = max(most, sum(ref() is not None for ref in alive))
+                yield images
+
+    most_inputs = 0
+    inputs: list[weakref.ref[Tensor]] = []
+
+    def watch(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        nonlocal most_inputs
+        inputs.append(weakref.ref(given[0]))
+        most_inputs = max(most_inputs, sum(ref() is not None for ref in inputs))
+
+    student.layer1[1].register_forward_pre_hook(watch)
+    distill_slices(student, teacher, Images(), slices=["layer1.1"], fitting=Fitting(1))
+    # The one in hand, and the one before until it is replaced.
+    assert most <= 2
+    assert most_inputs <= 2
+
+
+def test_a_slice_that_begins_in_place() -> None:
+    def network(inplace: bool) -> Any:
+        torch.manual_seed(0)
+        block = nn.Sequential(nn.LeakyReLU(0.5, inplace), nn.Conv2d(8, 8, 3, padding=1))
+        return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Sequential(block)).eval()
+
+    plan = Plan({"1.0.1": LayerChoice(Candidate("tucker2", Ranks(4, 4)))})
+    images = [torch.randn(8, 3, 8, 8)]
+    found = []
+    for inplace in (False, True):
+        teacher = network(inplace)
+        student: Any = apply_plan(copy.deepcopy(teacher), plan)
+        found.append(
+            distill_slices(student, teacher, images, slices=["1.0"], fitting=Fitting(2, 1e-2))
+        )
+        # The student's own inputs, from which the teacher's differ.
+        student[0].weight.data += 0.1
+        found[-1] += distill_slices(
+            student, teacher, images, slices=["1.0"], fitting=Fitting(2), inputs_of=student
+        )
+    assert found[0] == found[1]
+
+
+def test_batches_of_one_pass_are_refused() -> None:
+    student, teacher, images = pair()
+    with pytest.raises(TdcError, match="empty after one pass"):
+        distill_slices(student, teacher, iter(images))
 
 
 def test_the_students_own_inputs() -> None:
     student, teacher, images = pair()
     (result,) = distill_slices(
-        student, teacher, images, slices=["layer1.1"], epochs=1, lr=1e-6, inputs_of=student
+        student, teacher, images, slices=["layer1.1"], fitting=Fitting(1, 1e-6), inputs_of=student
     )
     x = torch.cat(images)
     with (
@@ -128,7 +203,7 @@ def test_modes_are_kept() -> None:
     student.train()
     student.layer1[0].bn1.eval()
     teacher.train()
-    distill_slices(student, teacher, images, epochs=1)
+    distill_slices(student, teacher, images, fitting=Fitting(1))
     assert student.training
     assert teacher.training
     assert not student.layer1[0].bn1.training
@@ -136,7 +211,7 @@ def test_modes_are_kept() -> None:
 
 def test_mistakes() -> None:
     student, teacher, images = pair()
-    with pytest.raises(TdcError, match="0 images"):
+    with pytest.raises(TdcError, match="no images"):
         distill_slices(student, teacher, [])
     with pytest.raises(TdcError, match="no module"):
         distill_slices(student, teacher, images, slices=["layer9"])

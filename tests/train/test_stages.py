@@ -16,17 +16,22 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("tdc_train.admm")
 
 import onnxruntime
+from tdc_train.admm import Admm
 from tdc_train.data import registry
 from tdc_train.data.shapes import generate
 from tdc_train.layers import TuckerConv2d
+from tdc_train.projections import TuckerProjection
+from tdc_train.training import stages
 from tdc_train.training.assess import write_onnx
 from tdc_train.training.checkpoint import read_checkpoint
 from tdc_train.training.rebuild import rebuilt
 from tdc_train.training.run import fit
+from torch import nn
 
 from tdc_deploy.errors import TdcError
 from tdc_deploy.inspection import inspect_model
 from tdc_deploy.progress import silent
+from tdc_deploy.types import Ranks
 from tests.train.test_resume import content, killed_fit, same
 from tests.train.tiny import tiny
 
@@ -93,6 +98,64 @@ def test_what_is_exported_is_the_model(folder: Path, tmp_path: Path, exporter: s
     # float32 sums in another order, BatchNorm folded.
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
     assert inspect_model(path, progress=silent).chains == 1
+
+
+def test_what_admm_reports_is_of_the_weights_that_are_kept(tmp_path: Path) -> None:
+    dense = {"kind": "dense", "epochs": 1}
+    layers = {
+        **RANKS["layers"],
+        # All of its channels: this one is in its set wherever it is.
+        "conv1": {"form": "tucker2", "r_in": 3, "r_out": 16},
+    }
+    # An average that is far behind.
+    admm = {"kind": "admm", "epochs": 1, "ema": 0.9, "ranks": {"layers": layers}}
+    run = tmp_path / "run"
+    result = fit(tiny(dense, {**admm, "admm": {"rho": 1.0}}), run)
+    row = result.rows[-1]
+    start = read_checkpoint(run / "stages" / "dense.pt").model
+    kept = read_checkpoint(run / "stages" / "admm.pt").model
+    # One epoch: Z is the projection of the weights at its start.
+    z = TuckerProjection(Ranks(8, 8))(start["conv2.weight"])
+    apart = (kept["conv2.weight"] - z).norm()
+    energy = sum(kept[f"{name}.weight"].square().sum() for name in layers).sqrt()
+    other = (kept["conv1.weight"] - start["conv1.weight"]).norm()
+    assert row["admm_final"] == pytest.approx(float(torch.hypot(apart, other) / energy), rel=1e-4)
+    assert row["admm_worst"] == pytest.approx(float(apart / kept["conv2.weight"].norm()), rel=1e-4)
+    assert row["admm_worst_layer"] == "conv2"
+
+
+def test_one_layer_outside_its_set_is_said() -> None:
+    large, small = (nn.Parameter(torch.randn(8, 8, 3, 3)) for _ in range(2))
+    with torch.no_grad():
+        small.mul_(1e-3)
+        large.copy_(TuckerProjection(Ranks(2, 2))(large))
+    sets = {name: TuckerProjection(Ranks(2, 2)) for name in ("large", "small")}
+    admm = Admm({"large": large, "small": small}, sets, rho=1.0)
+    warnings: list[str] = []
+    found = stages.admm_end(admm, warnings.append)
+    assert found["admm_final"] < 0.1 < found["admm_worst"]
+    assert found["admm_worst_layer"] == "small"
+    (warning,) = warnings
+    assert "layer small" in warning
+
+
+@pytest.mark.parametrize("lr", [1e-3, 1e3])
+def test_slices_are_logged(tmp_path: Path, lr: float) -> None:
+    optimizer = {"name": "adamw", "lr": lr, "weight_decay": 0.0}
+    slices = {"kind": "slices", "distill": {"teacher": "dense"}, "optimizer": optimizer}
+    decompose = {"kind": "decompose", "ranks": RANKS, "init": {"images": 64}}
+    recipe = tiny({"kind": "dense", "epochs": 1}, decompose, {**slices, "init": {"images": 64}})
+    warnings: list[str] = []
+    row = fit(recipe, tmp_path / "run", warn=warnings.append).rows[-1]
+    if lr < 1:
+        assert row["slices_after"] < row["slices_before"]
+        assert row["slices_put_back"] == 0
+        assert not warnings
+    else:
+        assert row["slices_after"] == row["slices_before"]
+        assert row["slices_put_back"] == 1
+        assert "1 of 1 slices" in warnings[0]
+        assert "conv2" in warnings[0]
 
 
 def test_a_rule_gives_ranks_in_steps(tmp_path: Path) -> None:

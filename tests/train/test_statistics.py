@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -89,6 +92,27 @@ def test_the_model_stays_as_it_was() -> None:
     assert not net.norm.training
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert not net.a._forward_pre_hooks
+
+
+def test_images_are_streamed() -> None:
+    net, batches = setup()
+    alive: list[weakref.ref[Tensor]] = []
+    most = 0
+
+    class Images:
+        def __iter__(self) -> Iterator[Tensor]:
+            nonlocal most
+            for _ in range(5):
+                images = batches[0].clone()
+                alive.append(weakref.ref(images))
+                most = max(most, sum(ref() is not None for ref in alive))
+                yield images
+
+    patch_moments(net, ["a", "b"], Images())
+    # The one in hand, and the one before until it is replaced.
+    assert most <= 2
+    with pytest.raises(TdcError, match="empty after one pass"):
+        patch_moments(net, ["a"], iter(batches))
 
 
 def test_mistakes() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from tdc_deploy.errors import TdcError
 from tdc_train.features import captured, module_at
@@ -36,7 +37,12 @@ class Distillation:
         return (1 - self.weight) * labels_term + self.weight * teachers_term
 
     @torch.no_grad()
-    def _taught(self, images: Tensor) -> Tensor:
+    def _taught(self, model: nn.Module, images: Tensor) -> Tensor:
+        if student_of(model) is self.teacher:
+            raise TdcError(
+                "the network is its own teacher, which is frozen",
+                expected="a copy of it (copy.deepcopy) as teacher",
+            )
         taught: Tensor = self.teacher(images)
         return taught
 
@@ -54,7 +60,7 @@ class HardDistillation(Distillation):
 
     def __call__(self, model: nn.Module, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The mean loss over the batch, and the logits [N, classes]."""
-        classes = self._taught(images).argmax(1)
+        classes = self._taught(model, images).argmax(1)
         logits = model(images)
         return self._mixed(
             self._labels_term(logits, targets), self._labels_term(logits, classes)
@@ -82,7 +88,7 @@ class SoftDistillation(Distillation):
 
     def __call__(self, model: nn.Module, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The mean loss over the batch, and the logits [N, classes]."""
-        taught = F.log_softmax(self._taught(images).float() / self.temperature, 1)
+        taught = F.log_softmax(self._taught(model, images).float() / self.temperature, 1)
         logits = model(images)
         learned = F.log_softmax(logits.float() / self.temperature, 1)
         divergence = F.kl_div(learned, taught, reduction="batchmean", log_target=True)
@@ -124,12 +130,16 @@ class FeatureDistillation(Distillation):
     def __call__(self, model: nn.Module, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The mean loss over the batch, and the logits [N, classes]."""
         with captured(self.teacher, self.layers) as taught:
-            self._taught(images)
-        student = getattr(model, "module", model)  # inside DistributedDataParallel
-        with captured(student, self.layers) as learned:
+            self._taught(model, images)
+        with captured(student_of(model), self.layers) as learned:
             logits = model(images)
         terms = [feature_distance(learned[path], taught[path]) for path in self.layers]
         return self._mixed(self._labels_term(logits, targets), torch.stack(terms).mean()), logits
+
+
+def student_of(model: nn.Module) -> nn.Module:
+    """The network inside DistributedDataParallel, or itself."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def feature_distance(learned: Tensor, taught: Tensor) -> Tensor:

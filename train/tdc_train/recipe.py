@@ -92,6 +92,9 @@ class OptimizerSpec:
             raise TdcError("nesterov without momentum", expected="momentum above 0")
 
 
+SLICES_OPTIMIZER = OptimizerSpec("adamw", 1e-3, weight_decay=0.0)
+
+
 @dataclass(frozen=True)
 class ScheduleSpec:
     """The learning rate over the epochs, as a share of the optimizer's.
@@ -207,6 +210,7 @@ class StageSpec:
         clip: largest norm of the gradient; 0: none.
         ema: decay of the moving average of the weights; 0: none.
         amp: half precision where it is safe: bfloat16 on a CPU, float16 on a GPU.
+        optimizer, schedule: of slices AdamW at 1e-3 without weight decay if not given, and half a cosine.
         ranks: for admm and decompose; without any, those of the stage before.
     """
 
@@ -245,8 +249,8 @@ class StageSpec:
             raise TdcError(
                 f"warmup of {self.schedule.warmup} epochs", expected=f"at most {self.epochs}"
             )
-        if self.kind == "slices" and not self.distill.teacher:
-            raise TdcError("slices without a teacher", expected="teacher in [stages.distill]")
+        if self.kind == "slices":
+            self._check_slices()
         if self.kind == "admm" and self.optimizer.name == "adamw" and not self.admm.rho:
             raise TdcError(
                 "admm by AdamW without rho",
@@ -254,6 +258,22 @@ class StageSpec:
             )
         if self.mixup and self.distill.name != "none":
             raise TdcError("mixup and distillation", expected="one of them in a stage")
+
+    def _check_slices(self) -> None:
+        if not self.distill.teacher:
+            raise TdcError("slices without a teacher", expected="teacher in [stages.distill]")
+        if self.optimizer == OptimizerSpec():
+            # SGD's rate is a hundred times too large for them.
+            object.__setattr__(self, "optimizer", SLICES_OPTIMIZER)
+        if self.optimizer.name != "adamw":
+            raise TdcError(
+                f"slices by {self.optimizer.name}",
+                expected='optimizer = { name = "adamw", lr = 1e-3, weight_decay = 0.0 } or none',
+            )
+        if self.schedule != ScheduleSpec():
+            raise TdcError(
+                "slices with a schedule", expected="none: it is half a cosine for each slice"
+            )
 
 
 @dataclass(frozen=True)

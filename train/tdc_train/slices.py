@@ -6,18 +6,24 @@ gradient through the rest of the network, and every slice can be fitted on few i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from tdc_deploy.errors import TdcError
+from tdc_train.batches import check_repeatable
 from tdc_train.distill import LEAST_ENERGY, decomposed_layers, feature_distance
 from tdc_train.features import module_at
 from tdc_train.modes import evaluating
 
 LEARNING_RATE = 1e-3
+
+# Inputs and outputs of a slice that are kept; beyond that they are computed anew in each pass.
+KEPT_BYTES = 2**30
+
+Pair = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,35 +35,74 @@ class SliceResult:
     after: float
 
 
+@dataclass(frozen=True)
+class Fitting:
+    """How each slice is trained: by AdamW with half a cosine as schedule."""
+
+    epochs: int = 5
+    lr: float = LEARNING_RATE
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+
+
+class Examples:
+    """A slice's inputs and wanted outputs, batch by batch: kept as long as they are few."""
+
+    def __init__(self, make: Callable[[], Iterator[Pair]]) -> None:
+        self._make = make
+        self._kept: list[Pair] | None = None
+        self.batches = 0
+        self.images = 0
+
+    def __iter__(self) -> Iterator[Pair]:
+        """The same pairs in each pass; the caller may write into the inputs."""
+        if self._kept is not None:
+            yield from ((x.clone(), y) for x, y in self._kept)
+            return
+        self.batches = self.images = held = 0
+        kept = []
+        for x, y in self._make():
+            self.batches += 1
+            self.images += len(x)
+            held += x.nbytes + y.nbytes
+            if held <= KEPT_BYTES:
+                kept.append((x.clone(), y))
+            else:
+                kept.clear()
+            yield x, y
+        if held <= KEPT_BYTES:
+            self._kept = kept
+
+
 def distill_slices(
     model: nn.Module,
     teacher: nn.Module,
-    batches: Sequence[Tensor],
+    batches: Iterable[Tensor],
     *,
     slices: Sequence[str] | None = None,
-    epochs: int = 5,
-    lr: float = LEARNING_RATE,
+    fitting: Fitting = Fitting(),
     inputs_of: nn.Module | None = None,
 ) -> list[SliceResult]:
-    """Fit each slice of `model` to the teacher's, in place, by Adam with a cosine schedule.
+    """Fit each slice of `model` to the teacher's, in place.
 
     A slice that ends no nearer than it began, or diverges, is put back. BatchNorm uses its running
     statistics and does not change them.
 
     Args:
-        batches: images [n, C, H, W].
+        batches: images [n, C, H, W]; iterated once for each slice, or if its inputs and outputs are more
+            than KEPT_BYTES, once an epoch.
         slices: module paths, the same in both networks; by default `slices_of(model)`.
-        epochs: passes over the batches for each slice.
+        fitting: for each slice.
         inputs_of: whose inputs a slice is given; the teacher's by default, or the model itself, whose
             slices then also make up for the error of those before.
 
     Raises:
-        TdcError: no such module, shapes that differ, or no images.
+        TdcError: no such module, shapes that differ, no images or epochs, or batches that can be iterated
+            only once.
     """
-    if epochs < 1 or not sum(map(len, batches)):
-        raise TdcError(
-            f"{epochs} epochs over {sum(map(len, batches))} images", expected="at least one of each"
-        )
+    if fitting.epochs < 1:
+        raise TdcError(f"{fitting.epochs} epochs", expected="at least one")
+    check_repeatable(batches)
     paths = slices_of(model) if slices is None else list(slices)
     if not paths:
         raise TdcError(
@@ -65,7 +110,7 @@ def distill_slices(
         )
     with evaluating(model, teacher):
         return [
-            _fit(model, teacher, path, batches, epochs, lr, inputs_of or teacher) for path in paths
+            _fit(model, teacher, path, batches, fitting, inputs_of or teacher) for path in paths
         ]
 
 
@@ -91,34 +136,33 @@ def _fit(
     model: nn.Module,
     teacher: nn.Module,
     path: str,
-    batches: Sequence[Tensor],
-    epochs: int,
-    lr: float,
+    batches: Iterable[Tensor],
+    fitting: Fitting,
     inputs_of: nn.Module,
 ) -> SliceResult:
-    student, taught = module_at(model, path), module_at(teacher, path)
-    inputs = _inputs(inputs_of, path, batches)
-    targets = inputs if inputs_of is teacher else _inputs(teacher, path, batches)
-    with torch.no_grad():
-        wanted = [taught(x) for x in targets]
-    before = _distance(student, inputs, wanted)
+    student = module_at(model, path)
+    examples = Examples(lambda: _pairs(teacher, inputs_of, path, batches))
+    before = _distance(student, examples)
+    if not examples.images:
+        raise TdcError("no images to fit slices on", expected="at least one")
     kept = {name: value.clone() for name, value in student.state_dict().items()}
-    _train(student, inputs, wanted, epochs, lr)
-    after = _distance(student, inputs, wanted)
+    _train(student, examples, fitting)
+    after = _distance(student, examples)
     if not after < before:
         student.load_state_dict(kept)
         after = before
     return SliceResult(path, before, after)
 
 
-def _train(
-    student: nn.Module, inputs: Sequence[Tensor], wanted: Sequence[Tensor], epochs: int, lr: float
-) -> None:
+def _train(student: nn.Module, examples: Examples, fitting: Fitting) -> None:
     parameters = [p for p in student.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(inputs))
-    for _ in range(epochs):
-        for x, y in zip(inputs, wanted, strict=True):
+    optimizer = torch.optim.AdamW(
+        parameters, fitting.lr, fitting.betas, weight_decay=fitting.weight_decay
+    )
+    steps = fitting.epochs * examples.batches
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(fitting.epochs):
+        for x, y in examples:
             loss = feature_distance(student(x), y)
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
             for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -130,27 +174,40 @@ def _train(
 
 
 @torch.no_grad()
-def _inputs(model: nn.Module, path: str, batches: Sequence[Tensor]) -> list[Tensor]:
-    """What the slice of `model` is given for each batch."""
+def _pairs(
+    teacher: nn.Module, inputs_of: nn.Module, path: str, batches: Iterable[Tensor]
+) -> Iterator[Pair]:
+    """For each batch what the slice is given, and what the teacher's slice makes of its own input."""
+    taught = module_at(teacher, path)
+    for images in batches:
+        x = _input(inputs_of, path, images)
+        # A slice may begin with an operation in place.
+        own = x.clone() if inputs_of is teacher else _input(teacher, path, images)
+        yield x, taught(own)
+
+
+def _input(model: nn.Module, path: str, images: Tensor) -> Tensor:
+    """What the slice of `model` is given for a batch."""
     found: list[Tensor] = []
     hook = module_at(model, path).register_forward_pre_hook(
-        lambda _module, inputs: found.append(inputs[0].detach())
+        lambda _module, inputs: found.append(inputs[0].detach().clone())
     )
     try:
-        for images in batches:
-            model(images)
+        model(images)
     finally:
         hook.remove()
-    if len(found) != len(batches):
+    if len(found) != 1:
         raise TdcError(
-            f"slice {path!r} ran {len(found)} times for {len(batches)} batches",
+            f"slice {path!r} ran {len(found)} times for one batch",
             expected="a module that a forward pass runs once",
         )
-    return found
+    return found[0]
 
 
 @torch.no_grad()
-def _distance(student: nn.Module, inputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
-    lost = sum(float((student(x) - y).square().sum()) for x, y in zip(inputs, wanted, strict=True))
-    energy = sum(float(y.square().sum()) for y in wanted)
+def _distance(student: nn.Module, examples: Examples) -> float:
+    lost = energy = 0.0
+    for x, y in examples:
+        lost += float((student(x) - y).square().sum())
+        energy += float(y.square().sum())
     return lost / (energy + LEAST_ENERGY)

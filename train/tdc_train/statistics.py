@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tdc_deploy.errors import TdcError
+from tdc_train.batches import check_repeatable
 from tdc_train.features import module_at
 from tdc_train.modes import evaluating
 
@@ -38,15 +39,14 @@ def patch_moments(
 
     Args:
         names: module paths of ungrouped Conv2d and Linear layers.
-        batches: images [n, C, H, W]; iterated once a pass.
+        batches: images [n, C, H, W]; iterated once a pass, one in memory at a time.
 
     Raises:
-        TdcError: no such layer, a grouped one, no images, or activations that are not finite.
+        TdcError: no such layer, a grouped one, no images, batches that can be iterated only once, or
+            activations that are not finite.
     """
     layers = {name: _checked(model, name) for name in names}
-    batches = list(batches)
-    if not sum(map(len, batches)):
-        raise TdcError("no images to measure second moments on", expected="at least one")
+    check_repeatable(batches)
     found: dict[str, Tensor] = {}
     with evaluating(model):
         for group in _groups(layers, max_patch):
@@ -108,12 +108,16 @@ def _pass(
         return hook
 
     hooks = [layer.register_forward_pre_hook(add(name)) for name, layer in layers.items()]  # type: ignore[arg-type]
+    seen = 0
     try:
         for images in batches:
             model(images)
+            seen += len(images)
     finally:
         for handle in hooks:
             handle.remove()
+    if not seen:
+        raise TdcError("no images to measure second moments on", expected="at least one")
     return {name: _mean(name, sums.get(name), counts[name]) for name in layers}
 
 

@@ -25,7 +25,7 @@ def check_resumed(recipe: Recipe, found: Checkpoint) -> str | None:
     """
     before = recipe_from(found.recipe, "the checkpoint's recipe")
     old, new = _done(before, found), _done(recipe, found)
-    steering = [_taken_steering(side, found) for side in (old, new)]
+    steered, steering = _taken_steering(old, found), _taken_steering(new, found)
     if difference := _difference(old, new):
         raise TdcError(
             f"the run was begun with another recipe: {difference}",
@@ -33,7 +33,7 @@ def check_resumed(recipe: Recipe, found: Checkpoint) -> str | None:
             f"optimizer.lr, {', '.join(STEERING)}",
             fix="resume with that recipe and --set (recipe.json holds it), or begin another folder",
         )
-    return _difference(*steering)
+    return _difference(steered, steering)
 
 
 def _done(recipe: Recipe, found: Checkpoint) -> dict[str, Any]:

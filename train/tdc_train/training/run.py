@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tdc_deploy.errors import TdcError
 from tdc_deploy.files import write_whole
@@ -36,7 +36,7 @@ from tdc_train.training.evaluate import score
 from tdc_train.training.log import TensorBoard, write_csv
 from tdc_train.training.loop import Method, Trainer
 from tdc_train.training.norm_statistics import re_estimate
-from tdc_train.training.order import Moment, epoch_batches
+from tdc_train.training.order import Moment
 from tdc_train.training.rebuild import (
     STAGES,
     fresh,
@@ -47,6 +47,7 @@ from tdc_train.training.rebuild import (
 )
 from tdc_train.training.rehearsal import TRAINED, Rehearsal
 from tdc_train.training.resuming import check_resumed
+from tdc_train.training.some_images import SomeImages
 
 RECIPE_NAME = "recipe.json"
 
@@ -195,15 +196,16 @@ class _Run:
             best, first = tuple(state.training["best"]), state.epoch
         for epoch in range(first, spec.epochs):
             what = f"{spec.name}, epoch {epoch + 1} of {spec.epochs}"
-            figures = trainer.epoch(
+            figures: dict[str, Any] = trainer.epoch(
                 Moment(self.recipe.seed, i, epoch),
                 partial(self.progress, what),
             )
             last = epoch + 1 == spec.epochs
-            if last and trainer.regulariser is not None:
-                figures["admm_final"] = stages.admm_primal(trainer.regulariser, self.warn)
             training = trainer.state_dict()
             with trainer.averaged():
+                if last and trainer.regulariser is not None:
+                    # Of the weights that are kept.
+                    figures |= stages.admm_end(trainer.regulariser, self.warn)
                 best = self._keep(i, spec, model, figures, epoch, best, training)
         trainer.finish()
 
@@ -225,10 +227,13 @@ class _Run:
     def _transform(self, i: int, spec: StageSpec, model: nn.Module, plan: Plan | None) -> nn.Module:
         """A stage without epochs of its own: it is run again from its start if it is stopped."""
         self.progress(spec.name, 0, 1)
-        batches = self._images(i, spec)
+        moment, figures = Moment(self.recipe.seed, i, 0), {}
+        batches = SomeImages(
+            self.data.train, moment, spec.batch, spec.init.images, self.world.device
+        )
         if spec.kind == "slices":
             teacher = self._teacher(spec)
-            model = stages.sliced(spec, model, teacher, batches)
+            figures = stages.fit_slices(spec, model, teacher, batches, self.warn)
         else:
             assert plan is not None
             model = stages.initialised(model, plan, spec.init.name, batches)
@@ -237,27 +242,15 @@ class _Run:
         if spec.init.re_estimate:
             re_estimate(model, batches)
         self.world.share(model)
-        self._keep(i, spec, model, {}, 0, (-1.0, 0.0), None)
+        self._keep(i, spec, model, figures, 0, (-1.0, 0.0), None)
         return model
-
-    def _images(self, i: int, spec: StageSpec) -> list[Tensor]:
-        """Some training images without augmentation, in batches on the device."""
-        count = min(spec.init.images, len(self.data.train))
-        batch = min(spec.batch, count)
-        moment = Moment(self.recipe.seed, i, 0)
-        found = []
-        for indices, _ in epoch_batches(moment, len(self.data.train), batch, 0, 1):
-            found.append(self.data.train.batch(indices)[0].to(self.world.device))
-            if len(found) * batch >= count:
-                break
-        return found
 
     def _keep(
         self,
         i: int,
         spec: StageSpec,
         model: nn.Module,
-        figures: dict[str, float],
+        figures: dict[str, Any],
         epoch: int,
         best: tuple[float, float],
         training: dict[str, Any] | None,

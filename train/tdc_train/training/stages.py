@@ -6,8 +6,8 @@ The methods are imported where they are used: dense training needs none of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -66,7 +66,7 @@ def decomposed(model: nn.Module, plan: Plan) -> nn.Module:
     return apply_plan(model, plan)
 
 
-def initialised(model: nn.Module, plan: Plan, init: str, batches: Sequence[Tensor]) -> nn.Module:
+def initialised(model: nn.Module, plan: Plan, init: str, batches: Iterable[Tensor]) -> nn.Module:
     """The trained dense model decomposed: hosvd or hooi of the weights, or data-aware.
 
     Args:
@@ -79,7 +79,7 @@ def initialised(model: nn.Module, plan: Plan, init: str, batches: Sequence[Tenso
     return apply_plan(model, plan, _data_aware(model, plan, batches))
 
 
-def _data_aware(model: nn.Module, plan: Plan, batches: Sequence[Tensor]) -> dict[str, Factors]:
+def _data_aware(model: nn.Module, plan: Plan, batches: Iterable[Tensor]) -> dict[str, Factors]:
     from tdc_deploy.tucker.data_aware import data_aware_decompose
     from tdc_train.conversion import selection_of
     from tdc_train.statistics import patch_moments
@@ -112,18 +112,32 @@ def sum_of_rates(spec: StageSpec) -> float:
     return sum(shares) * spec.optimizer.lr / (1 - spec.optimizer.momentum)
 
 
-def admm_primal(regulariser: Regulariser, warn: Warn) -> float:
-    """The relative primal residual at a stage's end, with a warning if ADMM came to nothing."""
+def admm_end(regulariser: Regulariser, warn: Warn) -> dict[str, Any]:
+    """The relative primal residual at a stage's end, over all layers and of the worst, for the log.
+
+    Warns if ADMM came to nothing, for all or for that layer.
+    """
     from tdc_train.admm import VALID_BELOW, Admm
 
     assert isinstance(regulariser, Admm)
     residuals = regulariser.residuals()
+    layers = regulariser.layer_residuals()
+    worst = max(layers, key=layers.__getitem__)
     if not residuals.valid:
         warn(
             f"ADMM ended with a primal residual of {residuals.primal:.3f}, above {VALID_BELOW}: "
             "the weights are not near their constraint sets; raise rho or train longer"
         )
-    return residuals.primal
+    elif not layers[worst] < VALID_BELOW:
+        warn(
+            f"ADMM left layer {worst} a primal residual of {layers[worst]:.3f}, above {VALID_BELOW}: "
+            "decomposing changes it; raise rho, train longer, or give it larger ranks"
+        )
+    return {
+        "admm_final": residuals.primal,
+        "admm_worst": layers[worst],
+        "admm_worst_layer": worst,
+    }
 
 
 def make_loss(spec: StageSpec, model: nn.Module, teacher: nn.Module | None) -> Loss:
@@ -166,11 +180,27 @@ def check_slices(model: nn.Module, teacher: nn.Module) -> None:
         module_at(teacher, path)
 
 
-def sliced(
-    spec: StageSpec, model: nn.Module, teacher: nn.Module, batches: Sequence[Tensor]
-) -> nn.Module:
-    """The decomposed model, each slice fitted to the teacher's feature maps on the batches."""
-    from tdc_train.slices import distill_slices
+def fit_slices(
+    spec: StageSpec, model: nn.Module, teacher: nn.Module, batches: Iterable[Tensor], warn: Warn
+) -> dict[str, float]:
+    """Fit each slice of the decomposed model to the teacher's feature maps, in place.
 
-    distill_slices(model, teacher, batches, epochs=spec.epochs, lr=spec.optimizer.lr)
-    return model
+    Returns:
+        For the log: the mean of the slices' errors before and after, and how many stayed as they were.
+    """
+    from tdc_train.slices import Fitting, distill_slices
+
+    by = spec.optimizer
+    fitting = Fitting(spec.epochs, by.lr, by.weight_decay, (by.beta1, by.beta2))
+    results = distill_slices(model, teacher, batches, fitting=fitting)
+    put_back = [result.path for result in results if not result.after < result.before]
+    if put_back:
+        warn(
+            f"{len(put_back)} of {len(results)} slices came no nearer to the teacher and were put back: "
+            f"{', '.join(put_back)}; lower the learning rate"
+        )
+    return {
+        "slices_before": sum(result.before for result in results) / len(results),
+        "slices_after": sum(result.after for result in results) / len(results),
+        "slices_put_back": len(put_back),
+    }
