@@ -200,8 +200,8 @@ def _path_of(node: gs.Node, modules: Mapping[str, nn.Module]) -> str | None:
         return by_weight or by_scopes
     # Equal weights are stored once, under one of their names. Otherwise theirs is the sure one: the scope
     # `conv_1` is the second use of `conv`, or the module `conv_1`.
-    weights = [modules[path].state_dict().get("weight") for path in (by_weight, by_scopes)]
-    stored_once = weights[1] is not None and torch.equal(weights[0], weights[1])
+    one, other = (modules[path].state_dict().get("weight") for path in (by_weight, by_scopes))
+    stored_once = one is not None and other is not None and torch.equal(one, other)
     return by_scopes if stored_once else by_weight
 
 
