@@ -130,7 +130,7 @@ def test_an_earlier_stage_teaches_all_processes(tmp_path: Path) -> None:
     write = checkpoint.write_checkpoint
 
     def slowly(path: Path, content: checkpoint.Checkpoint) -> None:
-        time.sleep(1)
+        time.sleep(0.3)
         write(path, content)
 
     def work() -> None:

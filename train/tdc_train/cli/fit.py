@@ -19,7 +19,10 @@ def fit(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run, new.")],
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")
+        bool,
+        typer.Option(
+            "--resume", help="Go on from the folder's last checkpoint; stages to come may change."
+        ),
     ] = False,
     changes: Annotated[
         Optional[list[str]],  # noqa: UP045

@@ -84,6 +84,10 @@ def fit(
     last bit on the same machine with as many threads and processes. torch's threads and its choice of
     deterministic kernels are set for the process.
 
+    What a later stage would fail on is looked for before the first is trained. A run can be resumed with
+    other stages to come, and with another rate, schedule or clipping of the one that has begun
+    (`check_resumed`); code that a checkpoint names is run only if it is the recipe's own network.
+
     Args:
         folder: new or without a run, but for `resume`; with several machines, one that all see.
         device: cpu, cuda, or auto.
