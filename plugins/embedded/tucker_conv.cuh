@@ -12,8 +12,9 @@
 //                            dilation_w
 //   TDC_EMBEDDED_SLOPES      first_slope, core_slope, slope
 //
-// They are undefined at the end, so that a test may include this file more than once. The grid has a
-// block for every tile of every image; tdc_deploy's backends/tensorrt/embedded_plugin.py launches it.
+// They are undefined at the end, so that a test may include this file more than once. The grid has
+// a block for every tile of every image; tdc_deploy's backends/tensorrt/embedded_plugin.py launches
+// it.
 #include "kernels/fused.cuh"
 
 #if TDC_EMBEDDED_RESIDUAL
@@ -30,8 +31,8 @@ extern "C" __global__ void __launch_bounds__(
                        const void* core_bias, const void* last, const void* bias,
                        TDC_EMBEDDED_R(const void* residual, ) int h, int w, int c, int h_out,
                        int w_out, int m, int r_in, int r_out, void* y) {
-    using Block = tdc::fused::Block<tdc::TDC_EMBEDDED_ARITHMETIC,
-                                    tdc::fused::Config<TDC_EMBEDDED_CONFIG>>;
+    using Block =
+        tdc::fused::Block<tdc::TDC_EMBEDDED_ARITHMETIC, tdc::fused::Config<TDC_EMBEDDED_CONFIG>>;
     constexpr int kWindow[] = {TDC_EMBEDDED_WINDOW};
     constexpr float kSlopes[] = {TDC_EMBEDDED_SLOPES};
     TDC_DYNAMIC_SHARED(uint4, shared);
