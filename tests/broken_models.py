@@ -239,7 +239,7 @@ BROKEN: dict[str, tuple[Writer, str]] = {
     ),
     "a weight of no channels": (
         edited(stored("conv2.weight", lambda w: w[:0])),
-        "impossible convolution",
+        "sizes of at least 1",
     ),
     "a weight for other channels": (
         edited(stored("conv2.weight", lambda w: w[:, :-1])),

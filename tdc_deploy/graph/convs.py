@@ -169,6 +169,12 @@ def _layer(node: gs.Node, shapes: Shapes) -> ConvLayer:
     groups = node.attrs["group"]
     m, c, kh, kw = node.inputs[1].shape
     batch, channels, height, width = shapes[node.inputs[0].name]
+    if min(m, c, kh, kw) < 1:
+        raise TdcError(
+            f"the weight of convolution {node.name!r} has shape {(m, c, kh, kw)}",
+            expected="sizes of at least 1",
+            fix="export the model again",
+        )
     if channels != c * groups:
         raise TdcError(
             f"convolution {node.name!r} reads {channels} channels, but its weight is for {c * groups}",
