@@ -114,7 +114,7 @@ def test_an_input_that_is_no_tensor(tmp_path: Path) -> None:
     sequence = onnx.helper.make_tensor_sequence_value_info("s", onnx.TensorProto.FLOAT, [1])
     model = small_cnn()
     model.graph.input.append(sequence)
-    with pytest.raises(TdcError, match="'s' of .* is no tensor"):
+    with pytest.raises(TdcError, match=r"'s' of .* is no tensor"):
         read_served(save_model(model, tmp_path / "m.onnx"))
 
 
