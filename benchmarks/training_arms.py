@@ -33,7 +33,7 @@ NETWORKS = {
         "vgg16_bn",
         {"width": 0.25, "small_images": True, "num_classes": 10},
         epochs=30,
-        more=16,
+        more=6,
         budgets=(0.7, 0.6, 0.5, 0.45, 0.4, 0.35),
         max_macs=0.4,
     ),

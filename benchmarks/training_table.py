@@ -40,12 +40,21 @@ def summary(
         "arms": found,
         "plan": {key: plan[key] for key in chosen},
         "time": {str(seed): value for seed, value in times.items()},
-        "recipes": {arm: _row(folder, seeds[0], arm)["recipe"]["stages"] for arm in arms},
+        "recipes": {arm: _stages(folder, seeds[0], arm) for arm in arms},
     }
 
 
 def _row(folder: Path, seed: int, arm: str) -> dict[str, Any]:
     return dict(json.loads((folder / f"seed{seed}" / arm / "row.json").read_text()))
+
+
+def _stages(folder: Path, seed: int, arm: str) -> list[dict[str, Any]]:
+    """The arm's stages; their teacher is the dense network, wherever it lay."""
+    stages = _row(folder, seed, arm)["recipe"]["stages"]
+    for stage in stages:
+        if "distill" in stage:
+            stage["distill"]["teacher"] = "dense"
+    return list(stages)
 
 
 def _right(folder: Path, seed: int, arm: str) -> dict[str, NDArray[np.bool_]]:
