@@ -15,7 +15,7 @@ from tdc_train.projections.subspace import dominant, improved, range_of
 # a few times as much, where a hundredth of the distance, two of its square, may be lost. A warm start is
 # one of many, each of which goes on from the last.
 TOLERANCE = 5e-4
-WARM_TOLERANCE = 4e-3
+WARM_TOLERANCE = 1e-2
 SWEEPS = 20
 
 # Steps of subspace iteration on each whole unfolding before the first sweep. From nothing, two come near
