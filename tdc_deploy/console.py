@@ -1,4 +1,4 @@
-"""How a command line ends: errors that the user can mend, and bugs."""
+"""What both command lines have: their root, and how they end, by errors that the user can mend or bugs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,32 @@ import sys
 import warnings
 from collections.abc import Callable
 
+import typer
+
+from tdc_deploy import __version__
 from tdc_deploy.errors import TdcError
 
 USER_ERROR = 2
+
+
+def command_line(name: str, help_text: str) -> typer.Typer:
+    """A command line without commands yet, which prints its version."""
+    app = typer.Typer(
+        help=help_text,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+
+    @app.callback(invoke_without_command=True)
+    def _root(
+        version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    ) -> None:
+        if version:
+            typer.echo(f"{name} {__version__}")
+            raise typer.Exit
+
+    return app
 
 
 def run(app: Callable[[], object]) -> None:

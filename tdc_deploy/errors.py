@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class TdcError(Exception):
     """Something the caller can mend: a bad file, flag or value.
@@ -20,3 +23,9 @@ class TdcError(Exception):
         if fix:
             lines.append(f"  fix: {fix}")
         super().__init__("\n".join(lines))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The fix for a name that nothing has: the known one nearest to it, or nothing if none is near."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"did you mean {close[0]!r}?" if close else ""

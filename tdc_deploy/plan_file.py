@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tdc_deploy.errors import TdcError
+from tdc_deploy.errors import TdcError, did_you_mean
 from tdc_deploy.files import write_whole
 from tdc_deploy.strict_json import dumps
 from tdc_deploy.types import Candidate, ConvLayer, Ranks, check_number, from_mapping
@@ -147,11 +146,10 @@ def check_layers(plan: Plan, known: Mapping[str, ConvLayer]) -> None:
     """Raise TdcError if the plan does not fit a model whose decomposable layers are `known`."""
     for name, candidate in plan.selection.items():
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
             raise TdcError(
                 f"the plan names layer {name!r}, which the model does not have or which must stay dense",
                 expected=f"one of the {len(known)} layers that tdc-deploy inspect lists",
-                fix=f"did you mean {close[0]!r}?" if close else "",
+                fix=did_you_mean(name, known),
             )
         _check_fit(candidate, known[name])
 

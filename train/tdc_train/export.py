@@ -29,6 +29,7 @@ from tdc_deploy.plan_file import plan_to_json
 from tdc_deploy.strict_json import dumps
 from tdc_train.conversion import factorised, plan_of
 from tdc_train.layer_names import LAYER_OPS, path_of_scopes, path_of_weight
+from tdc_train.modes import evaluating
 
 Exporter = Literal["torchscript", "dynamo"]
 
@@ -74,7 +75,7 @@ def export_onnx(
     check_writable(path)
     _check(model, opset, exporter)
     example = _example(model, input_shape, open_batch)
-    with _in_eval_mode(model), _explicit_padding(model), _quiet():
+    with evaluating(model), _explicit_padding(model), _quiet():
         _try(model, example)
         names = ([input_name], [output_name])
         export = _by_dynamo if exporter == "dynamo" else _by_torchscript
@@ -243,17 +244,6 @@ def _drop_attribute(node: onnx.NodeProto, name: str) -> None:
 
 def _opset_of(model: onnx.ModelProto) -> int:
     return {entry.domain: entry.version for entry in model.opset_import}[""]
-
-
-@contextmanager
-def _in_eval_mode(model: nn.Module) -> Iterator[None]:
-    modes: Mapping[nn.Module, bool] = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @contextmanager

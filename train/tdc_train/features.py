@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from tdc_deploy.errors import TdcError
+from tdc_deploy.errors import TdcError, did_you_mean
 
 
 @contextmanager
@@ -39,10 +38,9 @@ def module_at(model: nn.Module, path: str) -> nn.Module:
     """The module of that path; TdcError with the nearest name if there is none."""
     modules = dict(model.named_modules())
     if path not in modules:
-        close = difflib.get_close_matches(path, modules, 1)
         raise TdcError(
             f"no module {path!r} in {type(model).__name__}",
             expected="a module's path, such as layer1.0",
-            fix=f"did you mean {close[0]!r}?" if close else "",
+            fix=did_you_mean(path, modules),
         )
     return modules[path]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import onnx_graphsurgeon as gs
 from torch import nn
 
-from tdc_deploy.errors import TdcError
+from tdc_deploy.errors import TdcError, did_you_mean
 from tdc_deploy.graph.read import read_network
 
 LAYER_OPS = ("Conv", "Gemm", "MatMul")
@@ -103,9 +102,8 @@ def _paths_of_nodes(file: Path, modules: Mapping[str, nn.Module]) -> dict[str, s
 
 
 def _unknown(name: str, modules: Mapping[str, nn.Module], onnx_model: Path | None) -> TdcError:
-    close = difflib.get_close_matches(name, modules, 1)
-    fix = f"did you mean {close[0]!r}?" if close else ""
-    if not close and onnx_model is None:
+    fix = did_you_mean(name, modules)
+    if not fix and onnx_model is None:
         fix = "give the ONNX file that the plan was made for, or name the modules"
     where = "" if onnx_model is None else f", nor does {onnx_model} tell which"
     return TdcError(

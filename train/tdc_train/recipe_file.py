@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
@@ -10,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from tdc_deploy.errors import TdcError
+from tdc_deploy.errors import TdcError, did_you_mean
 from tdc_deploy.plan_file import plan_to_json, read_plan
 from tdc_train.recipe import Recipe, StageSpec
 
@@ -128,11 +127,10 @@ def _made(cls: type[Any], data: Any, where: str) -> Any:
     values: dict[str, Any] = {}
     for key, value in data.items():
         if key not in hints:
-            close = difflib.get_close_matches(key, hints, 1)
             raise TdcError(
                 f"{where} has unknown key {key!r}",
                 expected=f"one of {', '.join(hints)}",
-                fix=f"did you mean {close[0]!r}?" if close else "",
+                fix=did_you_mean(key, hints),
             )
         if key == "stages":
             values[key] = _stages(value, where)

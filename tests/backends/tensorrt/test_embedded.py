@@ -17,7 +17,7 @@ from tdc_deploy.profiling.analytical.chips import find_device
 from tdc_deploy.profiling.analytical.devices import Device
 from tdc_deploy.profiling.analytical.model import PrecisionName
 from tdc_deploy.profiling.analytical.shapes import TuckerShape
-from tests.backends.tensorrt.test_prepare import with_bodies
+from tests.fake_tensorrt import with_bodies
 from tests.graph.test_padding import fused_net
 from tests.helpers import feeds_of, relative, run, run_float64
 

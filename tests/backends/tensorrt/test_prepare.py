@@ -12,7 +12,6 @@ from tdc_deploy.backends.tensorrt.compatibility import least_device
 from tdc_deploy.backends.tensorrt.prepare import Prepared, prepare
 from tdc_deploy.errors import TdcError
 from tdc_deploy.graph import functions as op
-from tdc_deploy.graph.functions import function_body
 from tdc_deploy.graph.fuse import fuse
 from tdc_deploy.graph.network import model_of
 from tdc_deploy.profiling.analytical.chips import find_device
@@ -20,6 +19,7 @@ from tdc_deploy.profiling.analytical.devices import Device
 from tdc_deploy.profiling.analytical.model import PRECISIONS, PrecisionName, tactics_attribute
 from tdc_deploy.profiling.analytical.shapes import TuckerShape
 from tdc_deploy.profiling.analytical.tactics import decode
+from tests.fake_tensorrt import with_bodies
 from tests.graph.test_padding import fused_net
 from tests.helpers import Net, chain, chains_of, feeds_of, network, relative, run, run_float64
 
@@ -33,16 +33,6 @@ def prepared(precision: PrecisionName = "fp32", major: int = 10) -> Prepared:
 
 def attribute(node: onnx.NodeProto, name: str) -> list[int]:
     return list(next(a for a in node.attribute if a.name == name).ints)
-
-
-def with_bodies(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The bodies put back, so that ONNX Runtime runs it."""
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
-    slopes = {name: {0.0, 0.5} for name in ("first_slope", "core_slope", "slope")}
-    for name in ("TuckerConv", "TuckerConvAdd"):
-        copied.functions.append(function_body(name, copied.opset_import[0].version, slopes))
-    return copied
 
 
 def test_bodies_and_metadata_are_gone_and_the_nodes_are_there() -> None:

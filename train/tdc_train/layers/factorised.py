@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -17,6 +17,13 @@ Init = Literal["hosvd", "hooi"]
 """How factors are computed from a kernel: HOSVD, or HOOI started from it (svd is exact either way)."""
 
 PARTS = ("first", "core", "last")
+_Layer = TypeVar("_Layer", bound="FactorisedLayer")
+
+
+def kind_of(dense: nn.Conv2d | nn.Linear) -> dict[str, Any]:
+    """Whether a dense layer has a bias, its device and its type, as layers take them."""
+    weight = dense.weight
+    return {"bias": dense.bias is not None, "device": weight.device, "dtype": weight.dtype}
 
 
 class FactorisedLayer(nn.Module):
@@ -96,6 +103,17 @@ class FactorisedLayer(nn.Module):
                 )
             if part is not None:
                 _assign(name, part.weight, values)
+
+    def approximating(
+        self: _Layer, dense: nn.Conv2d | nn.Linear, factors: Factors | None, init: Init
+    ) -> _Layer:
+        """The layer itself, now the approximation of `dense`, in its mode.
+
+        Raises:
+            TdcError: as `take_dense`.
+        """
+        self.take_dense(dense.weight, dense.bias, factors, init)
+        return self.train(dense.training)
 
     @torch.no_grad()
     def take_dense(

@@ -9,7 +9,7 @@ from torch import nn
 from tdc_deploy.errors import TdcError
 from tdc_deploy.tucker import Factors
 from tdc_deploy.types import Ranks
-from tdc_train.layers.factorised import FactorisedLayer, Init, check_conv
+from tdc_train.layers.factorised import FactorisedLayer, Init, check_conv, kind_of
 
 
 class SvdConv2d(FactorisedLayer):
@@ -57,12 +57,9 @@ class SvdConv2d(FactorisedLayer):
             *(conv.in_channels, conv.out_channels, rank),
             stride=conv.stride,  # type: ignore[arg-type]
             padding=conv.padding,  # type: ignore[arg-type]
-            bias=conv.bias is not None,
-            device=conv.weight.device,
-            dtype=conv.weight.dtype,
+            **kind_of(conv),
         )
-        layer.take_dense(conv.weight, conv.bias, factors, init)
-        return layer.train(conv.training)
+        return layer.approximating(conv, factors, init)
 
     def _like_dense(self, bias: bool, **kind: Any) -> nn.Conv2d:
         kind |= {"stride": self.first.stride, "padding": self.first.padding}
@@ -102,15 +99,8 @@ class SvdLinear(FactorisedLayer):
         Raises:
             TdcError: a rank that does not fit it.
         """
-        weight = linear.weight
-        layer = cls(
-            *(linear.in_features, linear.out_features, rank),
-            bias=linear.bias is not None,
-            device=weight.device,
-            dtype=weight.dtype,
-        )
-        layer.take_dense(weight, linear.bias, factors, init)
-        return layer.train(linear.training)
+        layer = cls(linear.in_features, linear.out_features, rank, **kind_of(linear))
+        return layer.approximating(linear, factors, init)
 
     def _like_dense(self, bias: bool, **kind: Any) -> nn.Linear:
         return nn.Linear(self.first.in_features, self.last.out_features, bias=bias, **kind)

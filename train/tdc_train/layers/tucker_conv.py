@@ -9,7 +9,7 @@ from torch import nn
 from tdc_deploy.errors import TdcError
 from tdc_deploy.tucker import Factors
 from tdc_deploy.types import Candidate, Form, Ranks
-from tdc_train.layers.factorised import FactorisedLayer, Init, check_conv
+from tdc_train.layers.factorised import FactorisedLayer, Init, check_conv, kind_of
 
 TUCKER_FORMS: tuple[Form, ...] = ("tucker2", "tucker_in", "tucker_out")
 
@@ -83,12 +83,9 @@ class TuckerConv2d(FactorisedLayer):
             stride=conv.stride,  # type: ignore[arg-type]
             padding=conv.padding,  # type: ignore[arg-type]
             dilation=conv.dilation,  # type: ignore[arg-type]
-            bias=conv.bias is not None,
-            device=conv.weight.device,
-            dtype=conv.weight.dtype,
+            **kind_of(conv),
         )
-        layer.take_dense(conv.weight, conv.bias, factors, init)
-        return layer.train(conv.training)
+        return layer.approximating(conv, factors, init)
 
     def _like_dense(self, bias: bool, **kind: Any) -> nn.Conv2d:
         core = self.core

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tdc_train.data.base import ImageSet
+from tdc_train.modes import evaluating
 from tdc_train.training.distributed import World
 
 BATCH = 250
@@ -56,22 +57,20 @@ def score(
 ) -> Score:
     """The model on a set, in eval mode; each process takes every size-th batch, all get the sum."""
     world = world or World()
-    was_training = model.training
-    model.eval()
     sums = torch.zeros(3, dtype=torch.float64, device=world.device)
     starts = range(0, len(images), batch)
-    for i in range(world.rank, len(starts), world.size):
-        indices = torch.arange(starts[i], min(starts[i] + batch, len(images)))
-        x, y = (t.to(world.device, non_blocking=True) for t in images.batch(indices))
-        logits = model(x).float()
-        loss = F.cross_entropy(logits, y, reduction="sum")
-        right = (logits.argmax(1) == y).sum()
-        sums += torch.stack(
-            (right.double(), loss.double(), torch.ones_like(loss).double() * len(y))
-        )
-        if watch is not None:
-            watch(i + 1, len(starts))
-    model.train(was_training)
+    with evaluating(model):
+        for i in range(world.rank, len(starts), world.size):
+            indices = torch.arange(starts[i], min(starts[i] + batch, len(images)))
+            x, y = (t.to(world.device, non_blocking=True) for t in images.batch(indices))
+            logits = model(x).float()
+            loss = F.cross_entropy(logits, y, reduction="sum")
+            right = (logits.argmax(1) == y).sum()
+            sums += torch.stack(
+                (right.double(), loss.double(), torch.ones_like(loss).double() * len(y))
+            )
+            if watch is not None:
+                watch(i + 1, len(starts))
     right_sum, loss_sum, count = world.total(sums).tolist()
     return Score(int(right_sum), int(count), loss_sum / count)
 
@@ -94,12 +93,10 @@ def macs(model: nn.Module, shape: tuple[int, int, int]) -> int:
 
     layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     hooks = [layer.register_forward_hook(count) for layer in layers]
-    was_training = model.training
-    model.eval()
     try:
-        model(torch.zeros(1, *shape, device=next(model.parameters()).device))
+        with evaluating(model):
+            model(torch.zeros(1, *shape, device=next(model.parameters()).device))
     finally:
         for hook in hooks:
             hook.remove()
-        model.train(was_training)
     return total
