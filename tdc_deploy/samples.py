@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -27,6 +27,8 @@ SPLIT_FROM = 2 * MIN_SAMPLES
 Arrays = Mapping[str, NDArray[Any]]
 OpenShape = Sequence[int | str | None]
 """A shape whose open sizes are None or a name."""
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +100,10 @@ def read_samples(path: Path, types: Mapping[str, np.dtype[Any]], shapes: Shapes)
     Raises:
         TdcError: something is missing, unreadable, of another shape or type, NaN, or too few.
     """
-    samples = read_rows(path, shapes, _batch(shapes))
+    samples = read_rows(path, shapes, batch_size(shapes))
     for name, array in samples.arrays.items():
-        _check_array(path, name, array, shapes[name], types[name])
-    return _at_least_eight(samples, path)
+        check_array(path, name, array, shapes[name], types[name])
+    return at_least_eight(samples, path)
 
 
 def read_rows(path: Path, shapes: Mapping[str, OpenShape], batch: int) -> Samples:
@@ -112,29 +114,51 @@ def read_rows(path: Path, shapes: Mapping[str, OpenShape], batch: int) -> Sample
         TdcError: something is missing, unreadable or NaN, or the numbers of samples differ.
     """
     arrays = _read(path, shapes)
-    labels = _labels(arrays.pop(LABELS, None), path)
-    if len(shapes) == 1 and len(arrays) == 1:
-        arrays = {next(iter(shapes)): next(iter(arrays.values()))}
-    if set(arrays) != set(shapes):
-        raise TdcError(
-            f"{path} holds arrays {_names(arrays)}",
-            expected=f"one for each input of the model: {_names(shapes)} (and {LABELS}, if known)",
-        )
+    labels = class_numbers(arrays.pop(LABELS, None), path)
+    arrays = by_input(path, arrays, shapes)
     if scalars := [name for name, array in arrays.items() if array.ndim == 0]:
         raise TdcError(
             f"{scalars[0]!r} in {path} is a single number", expected="one row per sample"
         )
     for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise TdcError(f"{name!r} in {path} holds NaN or infinity", expected="finite numbers")
+        check_finite(path, name, array)
     counts = {name: len(array) for name, array in arrays.items()}
     if labels is not None:
         counts[LABELS] = len(labels)
+    check_counts(path, counts)
+    return Samples(arrays, batch, labels)
+
+
+def by_input(
+    path: Path, named: Mapping[str, Value], shapes: Mapping[str, OpenShape]
+) -> dict[str, Value]:
+    """What `path` holds, by the names of the inputs; one alone may have any name.
+
+    Raises:
+        TdcError: the names are others.
+    """
+    if len(shapes) == 1 and len(named) == 1:
+        return {next(iter(shapes)): next(iter(named.values()))}
+    if set(named) != set(shapes):
+        raise TdcError(
+            f"{path} holds arrays {_names(named)}",
+            expected=f"one for each input of the model: {_names(shapes)} (and {LABELS}, if known)",
+        )
+    return dict(named)
+
+
+def check_counts(path: Path, counts: Mapping[str, int]) -> None:
+    """Raise TdcError unless there are as many samples of everything."""
     if len(set(counts.values())) != 1:
         raise TdcError(
-            f"{path} holds different numbers of samples: {counts}", expected="one number"
+            f"{path} holds different numbers of samples: {dict(counts)}", expected="one number"
         )
-    return Samples(arrays, batch, labels)
+
+
+def check_finite(where: Path | str, name: str, array: NDArray[Any]) -> None:
+    """Raise TdcError if an array holds NaN or infinity."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise TdcError(f"{name!r} in {where} holds NaN or infinity", expected="finite numbers")
 
 
 def input_types(graph: gs.Graph) -> dict[str, np.dtype[Any]]:
@@ -149,7 +173,7 @@ def random_samples(graph: gs.Graph, shapes: Shapes, seed: int = 0) -> Samples:
         TdcError: an input is not floating point, so that no random value can be assumed to make sense.
     """
     rng = np.random.default_rng(seed)
-    batch = _batch(shapes)
+    batch = batch_size(shapes)
     count = -(-RANDOM_SAMPLES // batch) * batch
     arrays: dict[str, NDArray[Any]] = {}
     for tensor in graph.inputs:
@@ -228,7 +252,12 @@ def _read_folder(path: Path, shapes: Mapping[str, OpenShape]) -> dict[str, NDArr
     return arrays
 
 
-def _labels(array: NDArray[Any] | None, path: Path) -> NDArray[np.int64] | None:
+def class_numbers(array: NDArray[Any] | None, path: Path) -> NDArray[np.int64] | None:
+    """Labels as int64 [N], or None without any.
+
+    Raises:
+        TdcError: they are no whole numbers, or not one per sample.
+    """
     if array is None:
         return None
     if array.dtype.kind not in "iu" or array.ndim != 1:
@@ -239,23 +268,33 @@ def _labels(array: NDArray[Any] | None, path: Path) -> NDArray[np.int64] | None:
     return array.astype(np.int64)
 
 
-def _check_array(
-    path: Path, name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]
+def check_array(
+    where: Path | str,
+    name: str,
+    array: NDArray[Any],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
 ) -> None:
+    """Raise TdcError unless an array [N, ...] has the type and, but for N, the shape of an input."""
     if array.dtype != dtype:
         raise TdcError(
-            f"{name!r} in {path} is {array.dtype.name}",
+            f"{name!r} in {where} is {array.dtype.name}",
             expected=f"{dtype.name}, as the model takes",
             fix=f"save it with .astype(numpy.{dtype.name}) after the model's own preprocessing",
         )
     if array.shape[1:] != shape[1:]:
         raise TdcError(
-            f"{name!r} in {path} has shape {array.shape}",
+            f"{name!r} in {where} has shape {array.shape}",
             expected=f"[N, {', '.join(map(str, shape[1:]))}]",
         )
 
 
-def _at_least_eight(samples: Samples, path: Path) -> Samples:
+def at_least_eight(samples: Samples, path: Path | str) -> Samples:
+    """The samples, if they are enough to measure an error on.
+
+    Raises:
+        TdcError: there are fewer than MIN_SAMPLES.
+    """
     if len(samples) < MIN_SAMPLES:
         raise TdcError(
             f"{path} holds {len(samples)} samples",
@@ -264,7 +303,12 @@ def _at_least_eight(samples: Samples, path: Path) -> Samples:
     return samples
 
 
-def _batch(shapes: Shapes) -> int:
+def batch_size(shapes: Shapes) -> int:
+    """The first dimension of every input.
+
+    Raises:
+        TdcError: the inputs do not share one.
+    """
     sizes = {shape[0] if shape else None for shape in shapes.values()}
     if len(sizes) != 1 or None in sizes:
         raise TdcError(

@@ -1,0 +1,213 @@
+"""Samples streamed in batches of a model's size: checked, counted and hashed on the way."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tdc_calibration.readers.spec import InputSpec
+from tdc_deploy.errors import TdcError
+from tdc_deploy.samples import Samples, at_least_eight, check_array, check_finite
+
+Row = tuple[Mapping[str, NDArray[Any]], int | None]
+"""One sample's inputs by name, without a batch dimension, and its class number if that is known."""
+
+# Of a large set, what verification and the correction of statistics take into memory.
+SOME = 256
+
+
+class Rows(Protocol):
+    """Samples in a fixed order, of which only few are in memory at a time.
+
+    `where` names them in messages. `count` is None where only going through them tells it, and then
+    `read` is asked for all, or for the first. `repeatable` is False if they can be read only once.
+    """
+
+    where: str
+    count: int | None
+    repeatable: bool
+
+    def read(self, wanted: NDArray[np.int64] | None) -> Iterator[Row]:
+        """The samples of these ascending numbers, or all."""
+        ...
+
+
+class Reader:
+    """Samples for a model with the inputs `spec`, one batch in memory at a time.
+
+    A reader can be gone through as often as wanted (if it is `repeatable`); each pass must give the
+    same samples. `most` is an upper limit of the samples it gives: evenly spread over the set, which
+    may be sorted by class, or the first ones of an iterable.
+
+    Raises:
+        TdcError: `most` is below 1, or there are no samples.
+    """
+
+    def __init__(self, rows: Rows, spec: InputSpec, most: int | None = None) -> None:
+        if most is not None and most < 1:
+            raise TdcError(f"{most} samples", expected="at least 1")
+        if rows.count == 0:
+            raise _empty(rows.where)
+        self.spec = spec
+        self._rows = rows
+        self._most = most
+        self._wanted: NDArray[np.int64] | None = None
+        if most is not None and rows.count is not None and most < rows.count:
+            self._wanted = np.linspace(0, rows.count - 1, most).round().astype(np.int64)
+        self._seen: tuple[int, NDArray[np.int64] | None, str] | None = None
+
+    @property
+    def where(self) -> str:
+        """What the samples are read from, for messages."""
+        return self._rows.where
+
+    @property
+    def repeatable(self) -> bool:
+        """False if only one pass can be made: a plain iterator."""
+        return self._rows.repeatable
+
+    @property
+    def known_count(self) -> int | None:
+        """The number of samples if that is known without going through them."""
+        if self._seen is not None:
+            return self._seen[0]
+        return self._rows.count if self._wanted is None else len(self._wanted)
+
+    def __len__(self) -> int:
+        """The number of samples; an iterable is gone through for it once."""
+        known = self.known_count
+        return self._whole_pass()[0] if known is None else known
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """Class numbers [N], or None; known once the samples were gone through, which is done if needed."""
+        return self._whole_pass()[1]
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the samples' content, the same however they are stored; as `labels`, after a pass."""
+        return self._whole_pass()[2]
+
+    def limited(self, most: int | None) -> Reader:
+        """At most that many of the samples; all without a number."""
+        return Reader(self._rows, self.spec, most)
+
+    def batches(self) -> Iterator[tuple[dict[str, NDArray[Any]], int]]:
+        """Feeds of the network's batch size, each with how many of its rows are samples.
+
+        The last one is filled up by repeating its last sample.
+
+        Raises:
+            TdcError: a sample does not fit the model, is not finite or cannot be read; some have labels
+                and some not; no samples; other samples than in the pass before, or a second pass over
+                what can be read once.
+        """
+        digest = _Digest(self.spec)
+        labels: list[int | None] = []
+        size = self.spec.batch
+        feeds: dict[str, NDArray[Any]] = {}
+        filled = 0
+        for arrays, label in self._limited_rows():
+            if not filled:
+                feeds = {
+                    name: np.empty(shape, self.spec.types[name])
+                    for name, shape in self.spec.shapes.items()
+                }
+            self._place(arrays, feeds, filled, len(labels))
+            digest.add(feeds, filled)
+            labels.append(label)
+            filled += 1
+            if filled == size:
+                yield feeds, size
+                filled = 0
+        if filled:
+            for array in feeds.values():
+                array[filled:] = array[filled - 1]
+            yield feeds, filled
+        self._passed(labels, digest.hexdigest())
+
+    def samples(self, most: int = SOME) -> Samples:
+        """At most that many of the samples in memory, as verification takes them.
+
+        Raises:
+            TdcError: as `batches`, or there are fewer than verification needs.
+        """
+        few = self if self._most is not None and self._most <= most else self.limited(most)
+        parts: dict[str, list[NDArray[Any]]] = {name: [] for name in self.spec.shapes}
+        for feeds, count in few.batches():
+            for name, array in feeds.items():
+                parts[name].append(array[:count])
+        arrays = {name: np.concatenate(batches) for name, batches in parts.items()}
+        return at_least_eight(Samples(arrays, self.spec.batch, few.labels), self.where)
+
+    def _limited_rows(self) -> Iterator[Row]:
+        rows = self._rows.read(self._wanted)
+        if self._wanted is not None or self._most is None:
+            yield from rows
+            return
+        for number, row in enumerate(rows, 1):
+            yield row
+            if number == self._most:
+                return
+
+    def _place(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        feeds: dict[str, NDArray[Any]],
+        at: int,
+        number: int,
+    ) -> None:
+        where = f"sample {number} of {self.where}"
+        for name, shape in self.spec.shapes.items():
+            array = arrays[name]
+            if array.shape != shape[1:] or array.dtype != self.spec.types[name]:
+                check_array(where, name, array[None], shape, self.spec.types[name])
+            check_finite(where, name, array)
+            feeds[name][at] = array
+
+    def _whole_pass(self) -> tuple[int, NDArray[np.int64] | None, str]:
+        if self._seen is None:
+            for _ in self.batches():
+                pass
+        assert self._seen is not None
+        return self._seen
+
+    def _passed(self, labels: list[int | None], sha256: str) -> None:
+        if not labels:
+            raise _empty(self.where)
+        if self._seen is not None and self._seen[2] != sha256:
+            raise TdcError(
+                f"{self.where} gave other samples in another pass",
+                expected="the same samples in the same order each time",
+                fix="switch off shuffling and random augmentation, and leave the files alone meanwhile",
+            )
+        known = [label for label in labels if label is not None]
+        if known and len(known) < len(labels):
+            raise TdcError(
+                f"{self.where} has labels for {len(known)} of its {len(labels)} samples",
+                expected="one for every sample, or none",
+            )
+        self._seen = (len(labels), np.array(known, np.int64) if known else None, sha256)
+
+
+class _Digest:
+    def __init__(self, spec: InputSpec) -> None:
+        self._digest = hashlib.sha256()
+        for name in sorted(spec.shapes):
+            described = f"{name}\0{spec.types[name].str}\0{spec.shapes[name][1:]}\0"
+            self._digest.update(described.encode())
+
+    def add(self, feeds: Mapping[str, NDArray[Any]], row: int) -> None:
+        for name in sorted(feeds):
+            self._digest.update(np.ascontiguousarray(feeds[name][row]).data)
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
+
+
+def _empty(where: str) -> TdcError:
+    return TdcError(f"{where} holds no samples", expected="at least one")
