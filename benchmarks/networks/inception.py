@@ -1,4 +1,4 @@
-"""A network of Inception-v3's blocks (Szegedy et al., CVPR 2016): 5x5, 1x7 and 7x1, 1x3 and 3x1 in branches."""
+"""A network of Inception-v3's blocks (Szegedy et al., CVPR 2016), 1x7 and 7x1 kernels among them."""
 
 from __future__ import annotations
 
