@@ -36,15 +36,17 @@ class Walk:
         self._network = network
         self._nodes = list(network.graph.nodes)
         self._positions = {id(node): i for i, node in enumerate(self._nodes)}
-        end = None if last is None else last.outputs
-        self._last_use = _last_uses(self._nodes, network.graph.outputs if end is None else end)
+        ends, user = network.graph.outputs, len(self._nodes)
+        if last is not None:
+            ends, user = _uses(last), self._positions[id(last)]
+        self._last_use = _last_uses(self._nodes, ends, user)
         self._backend = backend
         self._place = 0
         self.kept = list(batches)
         """Per batch, by name, the values at the last place that could be kept."""
 
     def to(self, node: gs.Node, see: Callable[[int, Values], None]) -> bool:
-        """Go on to the place behind `node`, which is no earlier than the one before.
+        """Go on to the place behind `node`, which the last place is not behind.
 
         `see(batch, values)` is shown what the node takes and puts out. Returns False where too much would
         have to be kept: the next pieces then begin where this one did.
@@ -67,8 +69,8 @@ class Walk:
         return True
 
     def is_behind(self, node: gs.Node) -> bool:
-        """Whether the last place was behind this node's, so that it cannot be gone to any more."""
-        return self._positions[id(node)] + 1 < self._place
+        """Whether the last place is behind this node, so that it cannot be gone to any more."""
+        return self._positions[id(node)] < self._place
 
     def change(self, tensor: gs.Tensor, change: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
         """The node that writes `tensor` was given other constants: what is kept of it is changed so."""
@@ -154,11 +156,12 @@ def _needed(nodes: Sequence[gs.Node], wanted: Iterable[gs.Tensor]) -> list[gs.No
     return needed[::-1]
 
 
-def _last_uses(nodes: Sequence[gs.Node], ends: Iterable[gs.Tensor]) -> dict[int, int]:
-    """By a tensor's id, the position of the last node that it takes to compute `ends` and that reads it."""
+def _last_uses(nodes: Sequence[gs.Node], ends: Sequence[gs.Tensor], user: int) -> dict[int, int]:
+    """By a tensor's id, the position of the last node that reads it, of those that it takes for `ends`;
+    `user` is that of what reads `ends`.
+    """
     positions = {id(node): i for i, node in enumerate(nodes)}
-    last = {id(tensor): len(nodes) for tensor in ends}
+    last: dict[int, int] = {}
     for node in _needed(nodes, ends):
-        for tensor in _uses(node):
-            last[id(tensor)] = max(last.get(id(tensor), -1), positions[id(node)])
-    return last
+        last.update((id(tensor), positions[id(node)]) for tensor in _uses(node))
+    return {**last, **{id(tensor): user for tensor in ends}}
