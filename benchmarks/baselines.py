@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import numpy as np
 from benchmarks.plans import tucker
 from tdc_deploy.compress import Selection
 from tdc_deploy.graph.convs import kernel
+from tdc_deploy.ranks.candidates import SMALL_CHANNELS
 from tdc_deploy.source import Source
 from tdc_deploy.tucker import chain_cost, dense_cost, svd_errors, tucker2_errors
 from tdc_deploy.types import Candidate, ConvLayer, Ranks
@@ -18,8 +18,8 @@ from tdc_deploy.types import Candidate, ConvLayer, Ranks
 Rule = Callable[[Source, float], Selection]
 """The forms of a source's layers at a share in (0, 1]; the smaller the share, the less arithmetic."""
 
-# What CPU kernels work on; finer ranks cost time and give nothing back.
-STEP = 8
+# What CPU kernels work on: finer ranks cost time and give nothing back, but in narrow layers.
+STEP, FINE_STEP = 8, 4
 
 STEPS = 8
 TOLERANCE = 0.02
@@ -110,8 +110,9 @@ def _svd(layer: ConvLayer, rank: int) -> Candidate:
 
 
 def _rounded(rank: float, channels: int) -> int:
-    return min(channels, STEP * max(1, math.ceil(rank / STEP)))
+    return next(offered for offered in _grid(channels) if offered >= rank)
 
 
 def _grid(channels: int) -> list[int]:
-    return [*range(STEP, channels, STEP), channels]
+    step = FINE_STEP if channels <= SMALL_CHANNELS else STEP
+    return [*range(step, channels, step), channels]
