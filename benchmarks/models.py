@@ -1,4 +1,4 @@
-"""Networks for the benchmarks, built in torch with weights that decay as trained ones do.
+"""Weights that decay as trained ones do, inputs that tell them apart, and export, for `networks/`.
 
 Trained convolution kernels concentrate their energy in a few channel directions; Gaussian weights do
 not, and no low-rank method can compress them. `decaying_` draws kernels whose two channel modes follow
@@ -8,58 +8,17 @@ activations keep a sane scale through the network.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tdc_train.models.resnet import resnet18 as make_resnet18
 from torch import nn
 
 Exporter = Literal["torchscript", "dynamo"]
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, as in ResNet-18 and ResNet-34 (He et al., CVPR 2016)."""
-
-    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.downsample: nn.Module = nn.Identity()
-        if stride != 1 or channels_in != channels:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
-            )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = torch.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        return torch.relu(out + self.downsample(x))
-
-
-class ResNet18(nn.Module):
-    """ResNet-18 with torchvision's parameter names; input [N, 3, H, W], output [N, classes]."""
-
-    def __init__(self, classes: int = 1000, width: int = 64) -> None:
-        super().__init__()
-        w = width
-        self.conv1 = nn.Conv2d(3, w, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(w)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
-        self.layer1 = nn.Sequential(BasicBlock(w, w, 1), BasicBlock(w, w, 1))
-        self.layer2 = nn.Sequential(BasicBlock(w, 2 * w, 2), BasicBlock(2 * w, 2 * w, 1))
-        self.layer3 = nn.Sequential(BasicBlock(2 * w, 4 * w, 2), BasicBlock(4 * w, 4 * w, 1))
-        self.layer4 = nn.Sequential(BasicBlock(4 * w, 8 * w, 2), BasicBlock(8 * w, 8 * w, 1))
-        self.fc = nn.Linear(8 * w, classes)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        logits: torch.Tensor = self.fc(x.mean((2, 3)))
-        return logits
 
 
 def image_like(count: int, channels: int, size: int, seed: int) -> NDArray[np.float32]:
@@ -83,7 +42,7 @@ def decaying_(model: nn.Module, decay: float, seed: int) -> None:
     """Redraw every convolution so that its channel modes' singular values fall as rank**-decay."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
-        if not isinstance(module, nn.Conv2d):
+        if not isinstance(module, nn.Conv2d) or module.groups > 1:  # these are never decomposed
             continue
         m, c = module.weight.shape[:2]
         weight = torch.randn(module.weight.shape, generator=generator)
@@ -112,26 +71,27 @@ def settle_batch_norm(model: nn.Module, images: NDArray[np.float32]) -> None:
 def resnet18(size: int = 224, decay: float = 1.0, seed: int = 0, width: int = 64) -> nn.Module:
     """A ResNet-18 with decaying kernels, ready to export; `width` channels in its first stage."""
     torch.manual_seed(seed)
-    model = ResNet18(width=width)
+    return settled(make_resnet18(width=width), size, decay, seed)
+
+
+def settled(model: nn.Module, size: int, decay: float = 1.0, seed: int = 0) -> nn.Module:
+    """The model with decaying kernels and BatchNorm of images of that size, in eval mode."""
     decaying_(model, decay, seed)
     settle_batch_norm(model, image_like(16, 3, size, seed))
     return model
 
 
-def export(model: nn.Module, path: Path, shape: tuple[int, ...], exporter: Exporter) -> None:
+def export(
+    model: nn.Module,
+    path: Path,
+    shape: tuple[int, ...],
+    exporter: Exporter,
+    outputs: Sequence[str] = ("logits",),
+) -> None:
     """Write `model` as ONNX with one of torch's two exporters; `shape` is that of its one input."""
     example = torch.zeros(shape)
+    names: dict[str, Any] = {"input_names": ["image"], "output_names": list(outputs)}
     if exporter == "dynamo":
-        torch.onnx.export(
-            model, (example,), path, dynamo=True, input_names=["image"], output_names=["logits"]
-        )
+        torch.onnx.export(model, (example,), path, dynamo=True, **names)
     else:
-        torch.onnx.export(
-            model,
-            (example,),
-            str(path),
-            dynamo=False,
-            opset_version=17,
-            input_names=["image"],
-            output_names=["logits"],
-        )
+        torch.onnx.export(model, (example,), str(path), dynamo=False, opset_version=17, **names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ from polygraphy.backend.base import BaseRunner
 from tdc_deploy.backends.base import Backend
 from tdc_deploy.compress import Selection, compress
 from tdc_deploy.graph.network import model_of
+from tdc_deploy.probes import Probes
 from tdc_deploy.profiling.measure import NETWORK, Effort, compare, compare_fresh
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.repair import Repair
@@ -95,6 +96,26 @@ class Evaluator:
                 known = self._comparison(after, self._few).error
             self._store.put("error", description, known)
         return float(known)
+
+    def error_alone(self) -> Callable[[Selection], float]:
+        """What gives the error of selections of one layer, from a few samples; in graph order at best.
+
+        It holds the network's values at one layer for as long as it lives.
+        """
+        probes = Probes(self.source, self._repair_samples, self.samples, self._accuracy)
+
+        def error(selection: Selection) -> float:
+            description = self._describe_network(self._accuracy, selection)
+            known = self._store.get("alone", description)
+            if known is None:
+                ((name, candidate),) = selection.items()
+                known = probes.error(name, candidate)
+                if known is None:
+                    return self.error(selection)
+                self._store.put("alone", description, known)
+            return float(known)
+
+        return error
 
     def model(self, selection: Selection, refine: bool = False) -> onnx.ModelProto:
         """The compressed, repaired and fused network of a selection."""

@@ -21,8 +21,8 @@ Feeds = Mapping[str, NDArray[np.generic]]
 class Effort:
     """How long to measure: runs and seconds are both lower limits, of timed runs after warm-up.
 
-    After `patience_s` seconds, the fewest runs that make a summary are enough: a model that takes a
-    second a run need not run a hundred times.
+    After `patience_s` seconds, the fewest runs that make a summary are enough, and of the warm-up one after
+    a tenth of that: a model that takes a second a run need not run a hundred times.
     """
 
     warmup_runs: int = 3
@@ -34,14 +34,15 @@ class Effort:
     @property
     def warmup(self) -> tuple[Effort, int]:
         """The effort of the warm-up, and its fewest runs."""
-        return Effort(0, 0.0, self.warmup_runs, self.warmup_s), self.warmup_runs
+        effort = Effort(0, 0.0, self.warmup_runs, self.warmup_s, self.patience_s / 10)
+        return effort, min(1, self.warmup_runs)
 
 
 LAYER = Effort(patience_s=0.5)
 NETWORK = Effort(warmup_runs=3, warmup_s=0.1, runs=40, seconds=1.0, patience_s=5.0)
 FINAL = Effort(warmup_runs=3, warmup_s=0.2, runs=100, seconds=3.0, patience_s=15.0)
 
-FEWEST_RUNS = 5
+FEWEST_RUNS = 3
 
 # A spread above this means that something else ran: measure again, up to MAX_TRIES in all.
 QUIET_SPREAD = 0.2
@@ -49,7 +50,7 @@ MAX_TRIES = 4
 
 # Pairs are compared in blocks, so that slow drifts of the machine widen the interval as they should.
 BLOCKS = 12
-FEWEST_PAIRS = 2 * BLOCKS
+FEWEST_PAIRS = 6
 
 SESSIONS = 6
 
@@ -81,10 +82,11 @@ def compare(before: BaseRunner, after: BaseRunner, feeds: Feeds, effort: Effort 
     """time(after) / time(before) of two active runners that take turns, with its 95% interval.
 
     The runs are interleaved, in an order that alternates, so that what disturbs one disturbs both. The
-    interval is Student's, over the log-ratios of BLOCKS blocks of consecutive pairs.
+    interval is Student's, over the log-ratios of BLOCKS blocks of consecutive pairs; of fewer pairs, over
+    the pairs.
     """
-    times = _pairs(before, after, feeds, effort)
-    blocks = np.array_split(np.log(times[:, 1] / times[:, 0]), BLOCKS)
+    times = _pairs(before, after, feeds, effort, FEWEST_PAIRS)
+    blocks = np.array_split(np.log(times[:, 1] / times[:, 0]), min(BLOCKS, len(times)))
     return _ratio(times, [float(np.median(block)) for block in blocks])
 
 
@@ -110,15 +112,15 @@ def compare_fresh(
         first, second = (before(), after()) if number % 2 else (after(), before())
         with first, second:
             runners = (first, second) if number % 2 else (second, first)
-            series.append(_pairs(*runners, feeds, part))
+            series.append(_pairs(*runners, feeds, part, FEWEST_RUNS))
     logs = [float(np.median(np.log(times[:, 1] / times[:, 0]))) for times in series]
     return _ratio(np.concatenate(series), logs)
 
 
 def _pairs(
-    before: BaseRunner, after: BaseRunner, feeds: Feeds, effort: Effort
+    before: BaseRunner, after: BaseRunner, feeds: Feeds, effort: Effort, fewest: int
 ) -> NDArray[np.float64]:
-    """Milliseconds [pairs, 2] of two active runners that take turns."""
+    """Milliseconds [pairs, 2] of two active runners that take turns, at least `fewest`."""
     pairs: list[tuple[float, float]] = []
 
     def pair() -> None:
@@ -130,7 +132,7 @@ def _pairs(
 
     _repeat(pair, *effort.warmup)
     pairs.clear()
-    _repeat(pair, effort, FEWEST_PAIRS)
+    _repeat(pair, effort, fewest)
     return np.asarray(pairs)
 
 

@@ -20,7 +20,7 @@ def test_an_interrupted_build_leaves_no_file_and_keeps_what_was_measured(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tdc_deploy.evaluate.compare_outputs", interrupted)
+        patch.setattr("tdc_deploy.probes.compare_outputs", interrupted)
         with pytest.raises(KeyboardInterrupt):
             job.build(latency_budget=BUDGET)
     assert job.written() == []

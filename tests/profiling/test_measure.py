@@ -9,6 +9,7 @@ import pytest
 
 from tdc_deploy.profiling.measure import (
     BLOCKS,
+    FEWEST_PAIRS,
     FEWEST_RUNS,
     MAX_TRIES,
     Effort,
@@ -220,9 +221,29 @@ def test_the_one_that_goes_second_gains_nothing() -> None:
     assert abs(np.log(ratio.value)) <= 0.01
 
 
-def test_few_runs_still_fill_the_blocks() -> None:
-    ratio = compared(lambda: 2.0, lambda: 1.0, runs=1)
-    assert ratio.before.runs == 2 * BLOCKS
+def test_few_pairs_are_each_a_block_of_their_own() -> None:
+    rng = np.random.default_rng(0)
+    ratio = compared(noisy(rng, 4.0, 0.02), noisy(rng, 2.0, 0.02), runs=1)
+    assert ratio.before.runs == FEWEST_PAIRS < BLOCKS
+    # The mean of six log-ratios that vary by 2.8%: 1.2%, and the interval is 2.57 times that on each side.
+    assert abs(ratio.value - 0.5) <= 0.5 * 4 * 0.012
+    assert 0.01 <= ratio.upper / ratio.lower - 1 <= 0.15
+
+
+def test_a_slow_model_is_warmed_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0)
+    fake = SimpleNamespace(perf_counter=lambda: clock.now)
+    monkeypatch.setattr("tdc_deploy.profiling.measure.time", fake)
+
+    def slow() -> float:
+        clock.now += 1.0
+        return 1000.0
+
+    effort = Effort(3, 0.1, runs=100, seconds=1.0, patience_s=5.0)
+    runners = ScriptedRunner(slow), ScriptedRunner(slow)
+    ratio = compare(*runners, FEEDS, effort)
+    assert ratio.before.runs == FEWEST_PAIRS
+    assert [len(runner.fed) for runner in runners] == [1 + FEWEST_PAIRS] * 2
 
 
 def test_the_warm_up_is_left_out_of_the_comparison() -> None:

@@ -67,7 +67,8 @@ def _shortcut(channels_in: int, channels: int, stride: int, norm: Norm) -> nn.Se
 class ResNet(nn.Module):
     """Four stages of blocks for images [N, 3, H, W], made for 224x224.
 
-    `small_images`: a 3x3 convolution without stride and pooling in front, for 32x32 pixels.
+    `small_images`: a 3x3 convolution without stride and pooling in front, for 32x32 pixels. `width`:
+    channels of the first stage.
     """
 
     def __init__(
@@ -77,16 +78,17 @@ class ResNet(nn.Module):
         num_classes: int = 1000,
         norm: str = "batch",
         small_images: bool = False,
+        width: int = 64,
     ) -> None:
         super().__init__()
         make_norm = norm_by_name(norm)
         size, stride, pad = (3, 1, 1) if small_images else (7, 2, 3)
-        self.conv1 = nn.Conv2d(3, 64, size, stride, pad, bias=False)
-        self.bn1 = make_norm(64)
+        self.conv1 = nn.Conv2d(3, width, size, stride, pad, bias=False)
+        self.bn1 = make_norm(width)
         self.maxpool = nn.Identity() if small_images else nn.MaxPool2d(3, 2, 1)
-        channels_in = 64
+        channels_in = width
         for i, depth in enumerate(depths):
-            channels = 64 * 2**i
+            channels = width * 2**i
             blocks: list[nn.Module] = []
             for j in range(depth):
                 blocks.append(block(channels_in, channels, 2 if i and not j else 1, make_norm))
@@ -106,9 +108,11 @@ class ResNet(nn.Module):
         return cast(Tensor, self.fc(self.avgpool(x).flatten(1)))
 
 
-def resnet18(num_classes: int = 1000, norm: str = "batch", small_images: bool = False) -> ResNet:
+def resnet18(
+    num_classes: int = 1000, norm: str = "batch", small_images: bool = False, width: int = 64
+) -> ResNet:
     """11.7 million parameters."""
-    return ResNet(BasicBlock, (2, 2, 2, 2), num_classes, norm, small_images)
+    return ResNet(BasicBlock, (2, 2, 2, 2), num_classes, norm, small_images, width)
 
 
 def resnet34(num_classes: int = 1000, norm: str = "batch", small_images: bool = False) -> ResNet:

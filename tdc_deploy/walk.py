@@ -1,0 +1,167 @@
+"""Run a network piece by piece: what comes before a place is computed once, and kept for what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import onnx
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from tdc_deploy.backends.base import Backend
+from tdc_deploy.graph.network import Network, model_of
+
+Values = dict[str, NDArray[Any]]
+
+# Kept between two places at most, over all batches. Where more would be, it is computed again.
+MAX_KEPT_BYTES = 1 << 29
+
+
+class Walk:
+    """A network's values from one place to the next, in graph order.
+
+    `batches` are the feeds of its inputs. What the places that come need is kept: up to `last`, the node of
+    the last place, or without it the network's outputs. Between two places a node's constants may be
+    replaced, if it is the node of a place and `change` is told; nothing else.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        batches: Iterable[Values],
+        backend: Backend,
+        last: gs.Node | None = None,
+    ) -> None:
+        self._network = network
+        self._nodes = list(network.graph.nodes)
+        self._positions = {id(node): i for i, node in enumerate(self._nodes)}
+        ends, user = network.graph.outputs, len(self._nodes)
+        if last is not None:
+            ends, user = _uses(last), self._positions[id(last)]
+        self._last_use = _last_uses(self._nodes, ends, user)
+        self._backend = backend
+        self._place = 0
+        self.kept = list(batches)
+        """Per batch, by name, the values at the last place that could be kept."""
+
+    def to(self, node: gs.Node, see: Callable[[int, Values], None]) -> bool:
+        """Go on to the place behind `node`, which the last place is not behind.
+
+        `see(batch, values)` is shown what the node takes and puts out. Returns False where too much would
+        have to be kept: the next pieces then begin where this one did.
+        """
+        stop = self._positions[id(node)] + 1
+        shown = {t.name: t for t in (*node.inputs, *node.outputs) if _is_computed(t)}
+        live = self._live(stop)
+        run = self._piece(stop, list({**live, **shown}.values()))
+        kept: list[Values] = []
+        size = 0
+        for number, values in enumerate(run):
+            see(number, {name: values[name] for name in shown})
+            kept.append({name: values[name] for name in live})
+            size += sum(value.nbytes for value in kept[-1].values())
+            if size > MAX_KEPT_BYTES:
+                kept.clear()
+        if size > MAX_KEPT_BYTES:
+            return False
+        self.kept, self._place = kept, stop
+        return True
+
+    def is_behind(self, node: gs.Node) -> bool:
+        """Whether the last place is behind this node, so that it cannot be gone to any more."""
+        return self._positions[id(node)] < self._place
+
+    def change(self, tensor: gs.Tensor, change: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
+        """The node that writes `tensor` was given other constants: what is kept of it is changed so."""
+        for values in self.kept:
+            if tensor.name in values:
+                values[tensor.name] = change(values[tensor.name])
+
+    def outputs(self, batches: Sequence[Values]) -> Iterator[Values]:
+        """The network's outputs from values at the last place that was kept, such as `kept`."""
+        return self._piece(len(self._nodes), list(self._network.graph.outputs), batches)
+
+    def _live(self, stop: int) -> dict[str, gs.Tensor]:
+        """The computed tensors of before `stop` that something from there on uses."""
+        before = [*self._network.graph.inputs]
+        before += [t for node in self._nodes[:stop] for t in node.outputs]
+        return {t.name: t for t in before if self._last_use.get(id(t), -1) >= stop}
+
+    def _piece(
+        self, stop: int, wanted: Sequence[gs.Tensor], batches: Sequence[Values] | None = None
+    ) -> Iterator[Values]:
+        """The wanted tensors of each batch, computed from what is kept."""
+        batches = self.kept if batches is None else batches
+        known = batches[0]
+        computed = [tensor for tensor in wanted if tensor.name not in known]
+        nodes = _needed(self._nodes[self._place : stop], computed)
+        if not nodes:
+            yield from ({t.name: values[t.name] for t in wanted} for values in batches)
+            return
+        model = self._model(nodes, computed, known)
+        names = [value.name for value in model.graph.input]
+        with self._backend.runner(model) as runner:
+            for values in batches:
+                feeds = {name: values[name] for name in names}
+                found = {**values, **runner.infer(feeds, check_inputs=False)}
+                yield {tensor.name: found[tensor.name] for tensor in wanted}
+
+    def _model(
+        self, nodes: Sequence[gs.Node], outputs: Sequence[gs.Tensor], known: Values
+    ) -> onnx.ModelProto:
+        graph = self._network.graph
+        piece = gs.Graph(
+            nodes=nodes,
+            outputs=list(outputs),
+            opset=graph.opset,
+            import_domains=graph.import_domains,
+            functions=graph.functions,
+        )
+        model = model_of(Network(piece, self._network.ir_version))
+        used = {tensor.name for node in nodes for tensor in _uses(node)}
+        for name in sorted(used & known.keys()):
+            kind = onnx.helper.np_dtype_to_tensor_dtype(known[name].dtype)
+            shape = known[name].shape
+            model.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, shape))
+        for value in model.graph.output:
+            value.ClearField(
+                "type"
+            )  # ONNX Runtime infers it; what is stored may be of another shape
+        return model
+
+
+def _is_computed(tensor: gs.Tensor) -> bool:
+    return isinstance(tensor, gs.Variable) and not tensor.is_empty()
+
+
+def _uses(node: gs.Node) -> list[gs.Tensor]:
+    """The computed tensors that a node reads, also from within its subgraphs."""
+    used = [tensor for tensor in node.inputs if _is_computed(tensor)]
+    for value in node.attrs.values():
+        if isinstance(value, gs.Graph):
+            used += [tensor for inner in value.nodes for tensor in _uses(inner)]
+            used += [tensor for tensor in value.outputs if _is_computed(tensor)]
+    return used
+
+
+def _needed(nodes: Sequence[gs.Node], wanted: Iterable[gs.Tensor]) -> list[gs.Node]:
+    """Those of the nodes that it takes to compute the tensors, in their order."""
+    missing = {id(tensor) for tensor in wanted}
+    needed = []
+    for node in reversed(nodes):
+        if any(id(tensor) in missing for tensor in node.outputs):
+            needed.append(node)
+            missing.update(id(tensor) for tensor in _uses(node))
+    return needed[::-1]
+
+
+def _last_uses(nodes: Sequence[gs.Node], ends: Sequence[gs.Tensor], user: int) -> dict[int, int]:
+    """By a tensor's id, the position of the last node that reads it, of those that it takes for `ends`;
+    `user` is that of what reads `ends`.
+    """
+    positions = {id(node): i for i, node in enumerate(nodes)}
+    last: dict[int, int] = {}
+    for node in _needed(nodes, ends):
+        last.update((id(tensor), positions[id(node)]) for tensor in _uses(node))
+    return {**last, **{id(tensor): user for tensor in ends}}
