@@ -37,7 +37,8 @@ struct cudaFuncAttributes {
     int ptxVersion;
 };
 template <class Kernel>
-cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel* kernel) {
+    tdc::emulator::load(reinterpret_cast<const void*>(kernel));
     attributes->ptxVersion = 90;  // as tdc::kArchitecture
     return cudaSuccess;
 }

@@ -16,6 +16,7 @@ enum cudaError : int {
     cudaErrorMemoryAllocation = 2,
     cudaErrorInvalidConfiguration = 9,
     cudaErrorNotSupported = 801,
+    cudaErrorStreamCaptureUnsupported = 900,
 };
 using cudaError_t = cudaError;
 
@@ -31,6 +32,8 @@ inline const char* cudaGetErrorString(cudaError_t error) {
             return "invalid configuration argument";
         case cudaErrorNotSupported:
             return "operation not supported";
+        case cudaErrorStreamCaptureUnsupported:
+            return "operation not permitted when stream is capturing";
     }
     return "unrecognized error code";
 }
@@ -46,6 +49,19 @@ struct DeviceAttributes {
 inline DeviceAttributes& device_attributes() {
     static DeviceAttributes attributes;
     return attributes;
+}
+
+// Whether a stream is being captured in a CUDA graph: what allocates, frees, copies or waits is
+// then an error, and so is the launch of a kernel that was not loaded before. Launches run at once
+// all the same.
+inline bool& is_capturing() {
+    static bool capturing = false;
+    return capturing;
+}
+
+// Of a call that a capture forbids.
+inline cudaError_t outside_capture() {
+    return is_capturing() ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
 }
 
 }  // namespace tdc::emulator
@@ -85,23 +101,37 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
 template <class T>
 cudaError_t cudaMalloc(T** pointer, std::size_t bytes) {
     void* memory = nullptr;
+    if (const cudaError_t error = tdc::emulator::outside_capture()) return error;
     if (posix_memalign(&memory, 256, bytes ? bytes : 1)) return cudaErrorMemoryAllocation;
     std::memset(memory, 0xFF, bytes);
     *pointer = static_cast<T*>(memory);
     return cudaSuccess;
 }
 inline cudaError_t cudaFree(void* pointer) {
+    if (const cudaError_t error = tdc::emulator::outside_capture()) return error;
     std::free(pointer);
     return cudaSuccess;
 }
 inline cudaError_t cudaMemset(void* pointer, int value, std::size_t bytes) {
+    if (const cudaError_t error = tdc::emulator::outside_capture()) return error;
     std::memset(pointer, value, bytes);
     return cudaSuccess;
 }
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
 inline cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind) {
+    if (const cudaError_t error = tdc::emulator::outside_capture()) return error;
     std::memcpy(to, from, bytes);
     return cudaSuccess;
 }
-inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaMemsetAsync(void* pointer, int value, std::size_t bytes, cudaStream_t) {
+    std::memset(pointer, value, bytes);
+    return cudaSuccess;
+}
+inline cudaError_t cudaDeviceSynchronize() { return tdc::emulator::outside_capture(); }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return tdc::emulator::outside_capture(); }
+constexpr unsigned cudaStreamNonBlocking = 1;
+inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+    *stream = nullptr;
+    return cudaSuccess;
+}
+inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }

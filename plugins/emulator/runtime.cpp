@@ -10,6 +10,7 @@
 #include <memory>
 #include <numeric>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,11 @@ std::map<const void*, std::size_t>& allowed_shared_bytes() {  // by kernel
     return allowed;
 }
 
+std::set<const void*>& loaded_kernels() {
+    static std::set<const void*> loaded;
+    return loaded;
+}
+
 void check_limits(const Launch& launch, const void* kernel) {
     const dim3 grid = launch.grid, block = launch.block;
     const auto threads = std::size_t{1} * block.x * block.y * block.z;
@@ -42,6 +48,8 @@ void check_limits(const Launch& launch, const void* kernel) {
     if (launch.shared_bytes > most)
         fail("%s: %zu bytes of dynamic shared memory, %zu allowed", launch.kernel,
              launch.shared_bytes, most);
+    if (is_capturing() && !loaded_kernels().count(kernel))
+        fail("%s: first launched in a capture; load it before", launch.kernel);
 }
 
 std::string text(uint3 index) {
@@ -118,8 +126,11 @@ void allow_dynamic_shared(const void* kernel, std::size_t bytes) {
     allowed_shared_bytes()[kernel] = bytes;
 }
 
+void load(const void* kernel) { loaded_kernels().insert(kernel); }
+
 void run_grid(const Launch& launch, const void* kernel, const std::function<void()>& body) {
     check_limits(launch, kernel);
+    load(kernel);
     gridDim = launch.grid;
     blockDim = launch.block;
     std::mt19937_64 generator(options().seed);

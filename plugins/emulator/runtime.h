@@ -46,6 +46,9 @@ struct Launch {
 // Lets a kernel have more than 48 KB of dynamic shared memory (cudaFuncSetAttribute).
 void allow_dynamic_shared(const void* kernel, std::size_t bytes);
 
+// Brings a kernel onto the device, which its first launch does too; CUDA's lazy loading.
+void load(const void* kernel);
+
 void run_grid(const Launch& launch, const void* kernel, const std::function<void()>& body);
 
 // The arguments are converted to the kernel's parameters once, as CUDA does.

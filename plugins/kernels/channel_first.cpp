@@ -72,6 +72,11 @@ std::size_t channel_first_workspace(const Tactic&, const TuckerConvParams& p) {
 
 std::size_t no_counters(const Tactic&, const TuckerConvParams&) { return 0; }
 
+cudaError_t channel_first_load(const Tactic& t) {
+    const cudaError_t error = pointwise::load();
+    return error == cudaSuccess ? core::load(t.config) : error;
+}
+
 cudaError_t channel_first_launch(const Tactic& t, const TuckerConvParams& p, cudaStream_t stream) {
     if (!fits_int(1LL * p.h * p.w) || !fits_int(1LL * p.h_out * p.w_out))
         return cudaErrorInvalidConfiguration;
@@ -90,6 +95,6 @@ cudaError_t channel_first_launch(const Tactic& t, const TuckerConvParams& p, cud
 }  // namespace
 
 const FamilyFunctions kChannelFirstFamily = {channel_first_is_legal, channel_first_workspace,
-                                             no_counters, channel_first_launch};
+                                             no_counters, channel_first_load, channel_first_launch};
 
 }  // namespace tdc

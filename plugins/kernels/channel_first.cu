@@ -26,6 +26,13 @@ cudaError_t launch_tile(int channels, const CoreParams& p, cudaStream_t stream) 
                       shared_bytes({TileH, TileW, channels}, p), stream, p, channels);
 }
 
+template <int TileH, int TileW>
+cudaError_t load_tile() {
+    const cudaError_t error = load_kernel(core::kernel<TileH, TileW, 3, WeightOrder::kOperator>);
+    return error == cudaSuccess ? load_kernel(core::kernel<TileH, TileW, 0, WeightOrder::kOperator>)
+                                : error;
+}
+
 template <WeightOrder Order>
 cudaError_t launch_config(int config, const CoreParams& p, cudaStream_t stream) {
     int number = -1;
@@ -38,11 +45,21 @@ cudaError_t launch_config(int config, const CoreParams& p, cudaStream_t stream) 
 
 }  // namespace
 
+cudaError_t load(int config) {
+    int number = -1;
+#define TDC_CHANNEL_FIRST_F32(h, w, c) \
+    if (++number == config) return load_tile<h, w>();
+#include "kernels/configs.def"
+    return cudaErrorInvalidValue;
+}
+
 cudaError_t launch(int config, const CoreParams& p, cudaStream_t stream) {
     return launch_config<WeightOrder::kOperator>(config, p, stream);
 }
 
 }  // namespace core
+
+cudaError_t pointwise::load() { return load_kernel(kernel); }
 
 cudaError_t pointwise::launch(const Params& p, cudaStream_t stream) {
     const long long blocks = 1LL * p.n * ceil_div(p.pixels, kTile);

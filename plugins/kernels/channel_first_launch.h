@@ -33,7 +33,8 @@ inline std::size_t shared_bytes(const Config& config, const CoreParams& p) {
            static_cast<std::size_t>(halo.w) * sizeof(float);
 }
 
-// Configuration `config` of configs.def, on weights of the operator's order.
+// Configuration `config` of configs.def, on weights of the operator's order: for any layer.
+cudaError_t load(int config);
 cudaError_t launch(int config, const CoreParams& p, cudaStream_t stream);
 
 }  // namespace tdc::core
@@ -58,6 +59,7 @@ struct Params {
     long long zero_count;
 };
 
+cudaError_t load();
 cudaError_t launch(const Params& p, cudaStream_t stream);
 
 }  // namespace tdc::pointwise

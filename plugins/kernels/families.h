@@ -10,6 +10,7 @@ struct FamilyFunctions {
     bool (*is_legal)(const Tactic&, const TuckerConvParams&, const Device&);
     std::size_t (*workspace_bytes)(const Tactic&, const TuckerConvParams&);
     std::size_t (*counter_count)(const Tactic&, const TuckerConvParams&);
+    cudaError_t (*load)(const Tactic&);
     cudaError_t (*launch)(const Tactic&, const TuckerConvParams&, cudaStream_t);
 };
 

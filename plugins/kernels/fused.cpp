@@ -48,13 +48,15 @@ std::size_t fused_counters(const Tactic& t, const TuckerConvParams& p) {
     return static_cast<std::size_t>(fused::tile_count(p, entry(t).sizes));
 }
 
+cudaError_t fused_load(const Tactic& t) { return entry(t).load(); }
+
 cudaError_t fused_launch(const Tactic& t, const TuckerConvParams& p, cudaStream_t stream) {
     return entry(t).launch(p, t.split, t.parts, stream);
 }
 
 }  // namespace
 
-const FamilyFunctions kFusedFamily = {fused_is_legal, fused_workspace, fused_counters,
+const FamilyFunctions kFusedFamily = {fused_is_legal, fused_workspace, fused_counters, fused_load,
                                       fused_launch};
 
 }  // namespace tdc

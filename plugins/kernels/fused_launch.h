@@ -9,6 +9,7 @@ using Launcher = cudaError_t (*)(const TuckerConvParams&, Split, int parts, cuda
 
 struct Entry {
     Sizes sizes;
+    cudaError_t (*load)();
     Launcher launch;
 };
 

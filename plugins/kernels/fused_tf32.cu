@@ -2,8 +2,7 @@
 
 namespace tdc::fused {
 
-#define TDC_FUSED_TF32(...) \
-    {Block<Tf32, Config<__VA_ARGS__>>::sizes(), launch_config<Tf32, Config<__VA_ARGS__>>},
+#define TDC_FUSED_TF32(...) entry<Tf32, Config<__VA_ARGS__>>(),
 const Entry kTf32[] = {
 #include "kernels/configs.def"
 };

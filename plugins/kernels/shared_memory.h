@@ -1,4 +1,4 @@
-// Letting a kernel have more dynamic shared memory than every device gives.
+// What kernels need before they are launched.
 #pragma once
 
 #include "tdc/device.h"
@@ -16,6 +16,13 @@ cudaError_t allow_shared_memory(Kernel* kernel) {
     if (error == cudaSuccess)
         error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     return error;
+}
+
+// Brings a kernel onto the current device, where CUDA would do so at its first launch.
+template <class Kernel>
+cudaError_t load_kernel(Kernel* kernel) {
+    cudaFuncAttributes attributes{};
+    return cudaFuncGetAttributes(&attributes, kernel);
 }
 
 }  // namespace tdc

@@ -124,6 +124,11 @@ std::size_t counter_count(int number, const TuckerConvParams& params) {
     return decode(number, tactic) ? family_of(tactic.family)->counter_count(tactic, params) : 0;
 }
 
+cudaError_t load(int number) {
+    Tactic tactic{};
+    return decode(number, tactic) ? family_of(tactic.family)->load(tactic) : cudaErrorInvalidValue;
+}
+
 cudaError_t launch(int number, const TuckerConvParams& params, cudaStream_t stream) {
     Tactic tactic{};
     if (!decode(number, tactic)) return cudaErrorInvalidValue;

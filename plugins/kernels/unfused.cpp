@@ -82,6 +82,8 @@ ConvParams last(const TuckerConvParams& p, const void* t2) {
     return conv;
 }
 
+cudaError_t unfused_load(const Tactic& t) { return entry(t).load(); }
+
 cudaError_t unfused_launch(const Tactic& t, const TuckerConvParams& p, cudaStream_t stream) {
     void* const t1 = p.workspace;
     void* const t2 = static_cast<char*>(p.workspace) + t1_bytes(t, p);
@@ -95,6 +97,6 @@ cudaError_t unfused_launch(const Tactic& t, const TuckerConvParams& p, cudaStrea
 }  // namespace
 
 const FamilyFunctions kUnfusedFamily = {unfused_is_legal, unfused_workspace, unfused_counters,
-                                        unfused_launch};
+                                        unfused_load, unfused_launch};
 
 }  // namespace tdc

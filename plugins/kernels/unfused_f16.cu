@@ -2,8 +2,7 @@
 
 namespace tdc::unfused {
 
-#define TDC_UNFUSED_F16(...) \
-    {Block<F16, Config<__VA_ARGS__>>::sizes(), launch_config<F16, Config<__VA_ARGS__>>},
+#define TDC_UNFUSED_F16(...) entry<F16, Config<__VA_ARGS__>>(),
 const Entry kF16[] = {
 #include "kernels/configs.def"
 };

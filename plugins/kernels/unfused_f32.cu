@@ -2,8 +2,7 @@
 
 namespace tdc::unfused {
 
-#define TDC_UNFUSED_F32(...) \
-    {Block<F32, Config<__VA_ARGS__>>::sizes(), launch_config<F32, Config<__VA_ARGS__>>},
+#define TDC_UNFUSED_F32(...) entry<F32, Config<__VA_ARGS__>>(),
 const Entry kF32[] = {
 #include "kernels/configs.def"
 };

@@ -7,6 +7,7 @@ namespace tdc::unfused {
 
 struct Entry {
     Sizes sizes;
+    cudaError_t (*load)();
     cudaError_t (*launch)(const ConvParams&, cudaStream_t);
 };
 

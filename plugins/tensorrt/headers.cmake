@@ -1,10 +1,14 @@
 # Which TensorRT the plugin is for: TDC_TENSORRT_MAJOR, and TDC_TENSORRT_INCLUDE, its headers.
 #
-# Headers are looked for in TENSORRT_ROOT (where a tar was unpacked), in CMAKE_PREFIX_PATH, and
+# Headers are looked for in TENSORRT_ROOT or TensorRT_ROOT (where a tar was unpacked), in CMAKE_PREFIX_PATH, and
 # where the system's packages put them. Without them, or with those of another major, the plugin is
 # compiled against abi/. The major is the headers' by default, and 10 where there are none.
 set(TENSORRT_ROOT "" CACHE PATH "Where TensorRT is: the folder with include/NvInferRuntime.h")
 set(TDC_TENSORRT_MAJOR "" CACHE STRING "TensorRT's major version: 8, 10 or 11")
+
+if(NOT TENSORRT_ROOT AND TensorRT_ROOT) # as find_package spells it
+    set(TENSORRT_ROOT ${TensorRT_ROOT})
+endif()
 
 unset(headers CACHE)
 set(suffixes include include/${CMAKE_SYSTEM_PROCESSOR}-linux-gnu)

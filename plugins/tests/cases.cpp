@@ -1,10 +1,15 @@
+#include <algorithm>
+#include <list>
+#include <random>
+#include <string>
+
 #include "problem.h"
 
 namespace tdc::test {
 namespace {
 
 // clang-format off
-const std::vector<Case> kCases = {
+const std::vector<Case> kChosen = {
     // The 18 core shapes of TDC's paper (r_in, r_out, map), with few channels around them; larger
     // maps are cut to ones with the same kind of remainder, larger ranks halved on large maps.
     //                     n   h   w   c   m   ri   ro kh kw sh sw  t  l  b  r dh dw  res  slopes, every schedule
@@ -71,8 +76,70 @@ const std::vector<Case> kCases = {
 };
 // clang-format on
 
+constexpr int kDrawn = 270;
+
+// Along one axis: a kernel of 1 to 7 taps with its stride, dilation, pads and a map that it fits.
+struct Axis {
+    int size, kernel, stride, dilation, before, after;
+};
+
+class Drawing {
+  public:
+    Case layer(const char* name) {
+        const Axis y = axis(), x = axis();
+        const bool any_rank = between(1, 16) == 1;  // only the channel-first family takes those
+        const int c = between(1, 40), m = between(1, 40);
+        const int r_in = any_rank ? between(1, 30) : 8 * between(1, 4);
+        const int r_out = any_rank ? between(1, 30) : 8 * between(1, 3);
+        const bool residual = between(0, 1) == 1;
+        const float first_slope = slope(), core_slope = slope(), last_slope = slope();
+        const int n = between(1, 4) == 1 ? 2 : 1;
+        return {name,     n,           y.size,     x.size,     c,          m,
+                r_in,     r_out,       y.kernel,   x.kernel,   y.stride,   x.stride,
+                y.before, x.before,    y.after,    x.after,    y.dilation, x.dilation,
+                residual, first_slope, core_slope, last_slope, false,      true};
+    }
+
+  private:
+    // Not by a distribution of the library, which every library may define in its own way.
+    int between(int low, int high) {
+        return low + static_cast<int>(random_() % static_cast<unsigned>(high - low + 1));
+    }
+    float slope() {
+        constexpr float kSlopes[] = {1, 1, 0, 0, .25F, -.5F};
+        return kSlopes[between(0, 5)];
+    }
+    Axis axis() {
+        constexpr int kKernels[] = {1, 3, 3, 3, 5, 7};
+        Axis a{};
+        a.kernel = kKernels[between(0, 5)];
+        a.stride = between(1, 2);
+        a.dilation = between(1, 4) == 1 ? 2 : 1;
+        const int reach = (a.kernel - 1) * a.dilation;
+        a.before = between(0, reach), a.after = between(0, reach);
+        a.size = std::max(1, reach + 1 - a.before - a.after) + between(0, 5);
+        return a;
+    }
+
+    std::mt19937 random_{11};
+};
+
+std::vector<Case> all_cases() {
+    static std::list<std::string> names;
+    std::vector<Case> all = kChosen;
+    Drawing drawing;
+    for (int i = 0; i < kDrawn; ++i) {
+        names.push_back("drawn " + std::to_string(i));
+        all.push_back(drawing.layer(names.back().c_str()));
+    }
+    return all;
+}
+
 }  // namespace
 
-const std::vector<Case>& cases() { return kCases; }
+const std::vector<Case>& cases() {
+    static const std::vector<Case> all = all_cases();
+    return all;
+}
 
 }  // namespace tdc::test

@@ -15,6 +15,7 @@ struct Case {
     bool residual;
     float first_slope, core_slope, slope;
     bool every_schedule = false;  // else it runs under two
+    bool drawn = false;           // one of many: it runs one tactic
 
     int h_out() const { return out(h, top + bottom, kernel_h, stride_h, dilation_h); }
     int w_out() const { return out(w, left + right, kernel_w, stride_w, dilation_w); }
@@ -25,7 +26,8 @@ struct Case {
     }
 };
 
-// The layers that every tactic's tests are drawn from.
+// The layers that every tactic's tests are drawn from: chosen ones, and small ones of every kind
+// that are drawn at random from a fixed seed.
 const std::vector<Case>& cases();
 
 // The parameters of a layer, without pointers.

@@ -18,7 +18,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,7 +127,7 @@ def add_instructions(kernels: dict[str, Kernel], cubin: Path, nvcc: str) -> bool
 
 
 def find_tool(name: str, nvcc: str) -> str | None:
-    packaged = Path(sysconfig.get_paths()["purelib"]).glob(f"nvidia/cu*/bin/{name}")
+    packaged = (tool for path in sys.path for tool in Path(path).glob(f"nvidia/cu*/bin/{name}"))
     beside = Path(nvcc).resolve().parent / name
     candidates = [shutil.which(name), *map(str, packaged), str(beside)]
     return next((c for c in candidates if c and Path(c).is_file()), None)

@@ -173,6 +173,30 @@ void check_refusals() {
     attributes = before;
 }
 
+// What a kernel's ints cannot count gives an error, too: nothing runs, on no memory.
+void check_too_large() {
+    TuckerConvParams channels = ordinary_layer(), pixels = channels;
+    channels.m = 1 << 27;
+    pixels.n = pixels.w = pixels.w_out = 1;
+    pixels.h = pixels.h_out = 0x7fffffff;
+    unsigned nothing = 0;
+    for (TuckerConvParams* layer : {&channels, &pixels})
+        layer->workspace = layer->counters = &nothing;
+    for (const int number : tdc::all_tactics()) {
+        const Family family = decoded(number).family;
+        if (family == Family::kChannelFirst) continue;  // it counts in more than an int
+        const TuckerConvParams& layer = family == Family::kFused ? channels : pixels;
+        if (tdc::is_legal(number, layer, kHopper))
+            CHECK(tdc::launch(number, layer, nullptr) == cudaErrorInvalidConfiguration);
+    }
+}
+
+// Brought onto the device, or not there.
+void check_loading() {
+    for (const int number : tdc::all_tactics()) CHECK(tdc::load(number) == cudaSuccess);
+    CHECK(tdc::load(0) == cudaErrorInvalidValue);
+}
+
 }  // namespace
 
 int main() {
@@ -184,5 +208,7 @@ int main() {
     check_memory_grows();
     check_families();
     check_refusals();
+    check_too_large();
+    check_loading();
     return tdc::test::result();
 }

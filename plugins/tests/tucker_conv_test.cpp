@@ -26,6 +26,7 @@ using tdc::test::Problem;
 constexpr std::size_t kTacticsOfACase = 7, kTacticsOfAWatchedCase = 4;  // at most
 constexpr std::size_t kTacticsOfSchedules = 3;  // of a case with `every_schedule`, at most
 constexpr std::size_t kCasesOfATactic = 3;      // at least, where so many are legal
+constexpr std::size_t kCasesOfAFamily = 300;    // at least
 
 struct Kernels {
     tdc::Family family;
@@ -62,16 +63,19 @@ Plan make_plan(const Kernels& kernels) {
         plan.push_back(legal_tactics(kernels, layer));
         for (const int tactic : plan.back()) ++legal_cases[tactic];
     }
-    for (std::vector<int>& tactics : plan) {
+    std::size_t layers = 0;
+    for (std::size_t i = 0; i < plan.size(); ++i) {
+        std::vector<int>& tactics = plan[i];
         const auto rank = [&](int tactic) {
             return std::pair(chosen_cases[tactic], legal_cases[tactic]);
         };
         std::stable_sort(tactics.begin(), tactics.end(),
                          [&](int a, int b) { return rank(a) < rank(b); });
-        tactics.resize(std::min(most, tactics.size()));
+        tactics.resize(std::min(cases()[i].drawn ? 1 : most, tactics.size()));
+        layers += !tactics.empty();
         for (const int tactic : tactics) ++chosen_cases[tactic];
     }
-    CHECK(!legal_cases.empty());
+    CHECK(layers >= kCasesOfAFamily);
     for (const auto& [tactic, legal] : legal_cases) {
         const std::size_t chosen = chosen_cases[tactic];
         CHECK(chosen >= std::min(legal, kCasesOfATactic));

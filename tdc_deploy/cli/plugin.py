@@ -106,9 +106,9 @@ def parse_architectures(text: str) -> list[int] | None:
     if text == "native":
         return None
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() and int(part) >= 80 for part in parts):
+    if not all(part.isdigit() for part in parts):
         raise TdcError(
             f"architectures {text!r}",
-            expected="numbers of at least 80, separated by commas, such as 80,90; or native",
+            expected="numbers separated by commas, such as 80,90; or native",
         )
     return [int(part) for part in parts]

@@ -16,6 +16,7 @@ from tdc_deploy.plugin.sources import source_hash, source_root
 
 PLUGIN_VARIABLE = "TDC_PLUGIN"
 TENSORRT_MAJORS = (8, 10, 11)
+OLDEST_ARCHITECTURE = 80
 _TENSORRT = re.compile(r"tensorrt([-_](lean|dispatch))?([-_]cu\d+)?([-_]bindings)?")
 _FOLDER = re.compile(r"trt(\d+)-sm([\d_]+)-([0-9a-f]+)")
 
@@ -141,9 +142,15 @@ def wanted_architectures(given: Sequence[int] | None) -> tuple[int, ...]:
     """The CUDA architectures to build for: as given, else those of this machine's GPUs.
 
     Raises:
-        TdcError: none is given and there is no GPU.
+        TdcError: none is given and there is no GPU, or one is older than the kernels take.
     """
     found = sorted(set(compute_capabilities() if given is None else given))
+    if found and found[0] < OLDEST_ARCHITECTURE:
+        raise TdcError(
+            f"{'a GPU of' if given is None else 'the'} compute capability {found[0] / 10}",
+            expected=f"{OLDEST_ARCHITECTURE / 10} or newer (Xavier has 7.2, T4 has 7.5)",
+            fix="leave this GPU out: name the others' architectures, such as --architectures 80",
+        )
     if not found:
         raise TdcError(
             "no NVIDIA GPU on this machine to build for",

@@ -120,7 +120,7 @@ CASES: list[Case] = [
     ("TensorRT 9", lambda _: [*BUILD[:-1], "9"], "TensorRT 9"),
     ("TensorRT ten", lambda _: [*BUILD[:-1], "ten"], "--tensorrt-major"),
     ("sm_90", lambda _: [*BUILD, "--architectures", "sm_90"], "architectures 'sm_90'"),
-    ("Turing", lambda _: [*BUILD, "--architectures", "75"], "at least 80"),
+    ("Turing", lambda _: [*BUILD, "--architectures", "75"], "compute capability 7.5"),
     ("no architecture", lambda _: [*BUILD, "--architectures", ""], "architectures ''"),
     ("no nvcc", lambda _: BUILD, "no CUDA compiler"),
     ("no headers", lambda f: [*BUILD, "--tensorrt-root", f], "no folder include/"),

@@ -165,3 +165,9 @@ def test_architectures(monkeypatch: pytest.MonkeyPatch) -> None:
         wanted_architectures(None)
     gpus(monkeypatch, 90, 90)
     assert wanted_architectures(None) == (90,)
+    gpus(monkeypatch, 72)
+    with pytest.raises(TdcError, match=r"a GPU of compute capability 7\.2") as caught:
+        wanted_architectures(None)
+    assert "Xavier" in str(caught.value.expected)
+    with pytest.raises(TdcError, match=r"the compute capability 7\.5"):
+        wanted_architectures([90, 75])

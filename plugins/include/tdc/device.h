@@ -25,6 +25,14 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+// Launches of clusters came with CUDA 11.8; JetPack 5 has 11.4.
+#ifndef TDC_CLUSTER_LAUNCHES
+#define TDC_CLUSTER_LAUNCHES (CUDART_VERSION >= 11080)
+#endif
+#if !TDC_CLUSTER_LAUNCHES
+#include <tuple>
+#endif
+
 #define TDC_DEVICE __device__ __forceinline__
 #define TDC_DYNAMIC_SHARED(type, name)                                 \
     extern __shared__ __align__(128) unsigned char tdc_shared_bytes[]; \
@@ -79,6 +87,7 @@ TDC_DEVICE uint32_t shared_address(const void* shared) {
 template <class... Parameters, class... Arguments>
 cudaError_t launch_kernel(void (*kernel)(Parameters...), unsigned cluster, dim3 grid, dim3 block,
                           std::size_t shared_bytes, cudaStream_t stream, Arguments&&... arguments) {
+#if TDC_CLUSTER_LAUNCHES
     cudaLaunchAttribute attribute{};
     attribute.id = cudaLaunchAttributeClusterDimension;
     attribute.val.clusterDim.x = cluster;
@@ -91,6 +100,17 @@ cudaError_t launch_kernel(void (*kernel)(Parameters...), unsigned cluster, dim3 
     config.attrs = &attribute;
     config.numAttrs = cluster > 1 ? 1 : 0;
     return cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
+#else
+    if (cluster > 1) return cudaErrorNotSupported;
+    std::tuple<Parameters...> values(std::forward<Arguments>(arguments)...);
+    return std::apply(
+        [&](auto&... value) {
+            void* pointers[] = {&value..., nullptr};
+            return cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, block, pointers,
+                                    shared_bytes, stream);
+        },
+        values);
+#endif
 }
 #endif
 

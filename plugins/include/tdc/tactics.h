@@ -70,6 +70,11 @@ std::size_t workspace_bytes(int number, const TuckerConvParams& params);
 // Counters (unsigned, zero) for these shapes; as monotone as workspace_bytes.
 std::size_t counter_count(int number, const TuckerConvParams& params);
 
+// Brings the tactic's kernels onto the current device. CUDA does so at a kernel's first launch,
+// which allocates and waits: load before a launch that a stream captures. It may take milliseconds
+// once, and microseconds again. A number that is no tactic gives cudaErrorInvalidValue.
+cudaError_t load(int number);
+
 // Runs the layer: allocates nothing and does not wait. A number that is no tactic, or a null
 // workspace where one is needed, gives cudaErrorInvalidValue; a tactic that is not legal on the
 // current device gives an error and writes nothing.

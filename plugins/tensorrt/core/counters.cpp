@@ -13,6 +13,17 @@ void check(cudaError_t error) {
         throw PluginError(std::string("allocating counters: ") + cudaGetErrorString(error));
 }
 
+// Zeros in device memory, there when this returns. On a stream of its own: work on the default
+// stream would break a capture that another thread has on a stream that waits for that one.
+void clear(void* memory, std::size_t bytes) {
+    cudaStream_t stream = nullptr;
+    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    cudaError_t error = cudaMemsetAsync(memory, 0, bytes, stream);
+    if (error == cudaSuccess) error = cudaStreamSynchronize(stream);
+    cudaStreamDestroy(stream);
+    check(error);
+}
+
 }  // namespace
 
 Counters::~Counters() {
@@ -25,8 +36,7 @@ void Counters::reserve(std::size_t count) {
     void* block = nullptr;
     check(cudaMalloc(&block, count * sizeof(unsigned)));
     blocks_.push_back(static_cast<unsigned*>(block));
-    check(cudaMemset(block, 0, count * sizeof(unsigned)));
-    check(cudaStreamSynchronize(nullptr));  // the layer's stream does not wait for this one
+    clear(block, count * sizeof(unsigned));
     count_ = count;
 }
 

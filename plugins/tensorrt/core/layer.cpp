@@ -20,6 +20,12 @@ std::array<int32_t, 6> sizes_of(const TuckerConvParams& p) {
     return {p.c, p.r_in, p.r_out, p.m, p.kernel_h, p.kernel_w};
 }
 
+void check(cudaError_t error, const char* doing, int tactic) {
+    if (error != cudaSuccess)
+        throw PluginError(std::string(doing) + " '" + tdc::describe(tactic) +
+                          "': " + cudaGetErrorString(error));
+}
+
 }  // namespace
 
 Layer::Layer(const Operator& op, Attributes attributes)
@@ -98,6 +104,7 @@ void Layer::prepare() {
                    ": build the engine on the device that runs it");
     }
     counters_.reserve(counter_count(tactic, *layer_));
+    check(load(tactic), "loading", tactic);
     running_ = tactic;
 }
 
@@ -116,10 +123,7 @@ void Layer::launch(const void* const* inputs, void* output, void* workspace, cud
     p.y = output;
     p.workspace = workspace;
     p.counters = counters_.data();
-    const cudaError_t error = tdc::launch(running_, p, stream);
-    if (error != cudaSuccess)
-        throw PluginError("launching '" + tdc::describe(running_) +
-                          "': " + cudaGetErrorString(error));
+    check(tdc::launch(running_, p, stream), "launching", running_);
 }
 
 std::string Layer::identity() const {

@@ -54,7 +54,8 @@ class Layer {
     std::string describe() const;
 
   private:
-    // Decides what launch runs, of format_ and layer_, and has its counters.
+    // Decides what launch runs, of format_ and layer_, and has its kernels and counters: launch may
+    // be captured in a CUDA graph.
     void prepare();
 
     const Operator* op_;
