@@ -33,6 +33,8 @@ from tdc_deploy.sidecar import sidecar_path
 from tdc_deploy.source import Source, read_source
 
 if TYPE_CHECKING:
+    from tdc_calibration.options import LowerPrecision
+
     from tdc_deploy.report.reporter import Reporter
 
 StrPath = str | PathLike[str]
@@ -128,6 +130,9 @@ def build(
     threads: int = 0,
     store: StrPath | None = None,
     engine: EngineOptions | None = None,
+    precision: str | None = None,
+    calibrator: str | None = None,
+    max_accuracy_drop: float | None = None,
     report: StrPath | None = None,
     progress: Progress | None = None,
 ) -> Artifact:
@@ -145,6 +150,10 @@ def build(
         strict: raise where the budget cannot be met within `max_error`.
         fail_above: raise where the measured error is above this.
         engine: how a TensorRT engine is built.
+        precision: fp16 or int8: build in it too, and ship it if it is faster within the limits; of an
+            engine, what it computes in.
+        calibrator: of int8: minmax, entropy, percentile, mse, or auto for the best of them.
+        max_accuracy_drop: refuse what loses more percentage points of top-1 accuracy; needs labels.
         report: an HTML page to write with the artifact, both or neither; needs the extra `report`.
 
     Raises:
@@ -156,9 +165,12 @@ def build(
     planned = any(budget is not None for budget in budgets)
 
     def goal_of(known: bool) -> Goal:
-        return _goal(known, latency_budget, speedup, max_error, solver, flops_budget, theta)
+        goal = _goal(known, latency_budget, speedup, max_error, solver, flops_budget, theta)
+        return replace(goal, max_accuracy_drop=max_accuracy_drop)
 
     if output_path.suffix in ENGINE_SUFFIXES:
+        if precision is not None:
+            engine = replace(engine or EngineOptions(), precision=precision)  # type: ignore[arg-type]
         own = (("--plan", plan), ("--inputs", inputs), ("--max-error", max_error))
         check_engine_builds(
             source_path,
@@ -178,12 +190,21 @@ def build(
             f"options of TensorRT engines for {output_path}",
             expected="an output that ends in .engine or .plan, or none of these options",
         )
+    lower = _lower_precision(precision, calibrator)
     page = _checked_report(report)
     given = _checked(source_path, output_path, plan, planned, fail_above, [inputs, store], page)
-    told = _given(inputs, shapes, threads, plan, strict=strict, fail_above=fail_above)
+    asked = {"precision": precision, "calibrator": calibrator}
+    told = _given(inputs, shapes, threads, plan, strict=strict, fail_above=fail_above, **asked)
     with _opened(source_path, inputs, shapes, threads, store) as (evaluator, measured):
         fuse_only = plan is None and not planned and evaluator.source.is_compressed
         goal = goal_of(inputs is not None or fuse_only)
+        _check_labels(goal, evaluator.given)
+        rivals = None
+        if lower is not None:
+            from tdc_calibration.rivals import rivals_of
+
+            backend = OnnxRuntimeBackend(threads)
+            rivals = rivals_of(lower, evaluator, backend, measured, goal, progress or silent)
         reporter = _reporter(page, evaluator.source, goal, told)
         return make_artifact(
             evaluator,
@@ -196,6 +217,26 @@ def build(
             fuse_only=fuse_only,
             watch=None if reporter is None else reporter.watch,
             beside=None if reporter is None else reporter.beside,
+            rivals=rivals,
+        )
+
+
+def _lower_precision(precision: str | None, calibrator: str | None) -> LowerPrecision | None:
+    """What to build in besides float32, if anything."""
+    if precision is None and calibrator is None:
+        return None
+    from tdc_calibration.options import LowerPrecision
+
+    lower = LowerPrecision(precision or "fp32", calibrator)  # type: ignore[arg-type]  # it checks
+    return None if lower.precision == "fp32" else lower
+
+
+def _check_labels(goal: Goal, samples: Samples) -> None:
+    if goal.max_accuracy_drop is not None and samples.labels is None:
+        raise TdcError(
+            f"a limit of {goal.max_accuracy_drop:.4g} points of accuracy, and inputs without labels",
+            expected="class numbers of the inputs, under `labels`",
+            fix="add them to --inputs, or leave --max-accuracy-drop out",
         )
 
 

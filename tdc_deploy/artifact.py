@@ -22,8 +22,9 @@ from tdc_deploy.types import Ratio
 from tdc_deploy.verify import Comparison
 from tdc_deploy.versions import library_versions
 
-Decision = Literal["compressed", "fused", "source"]
-"""compressed: by a plan; fused: it came in as chains; source: the model as it came in."""
+Decision = Literal["compressed", "fused", "converted", "source"]
+"""compressed: by a plan; fused: it came in as chains; converted: to another precision, its layers as they
+came; source: the model as it came in."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,17 @@ def write_artifact(
     source: Source,
     backend: Mapping[str, str],
     beside: Beside | None = None,
+    details: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the model, its sidecar and what belongs beside them, all or nothing; of a model that protobuf
-    cannot write in one piece, the weights in a file of their own.
+    cannot write in one piece, the weights in a file of their own. `details` go into the sidecar.
     """
     weights = outside(model) if is_large(model) else []
     description = describe(artifact, source, backend) | {
         "precision": sorted(_weight_types(model)),
         "inputs": [_value(value) for value in model.graph.input],
         "outputs": [_value(value) for value in model.graph.output],
+        **(details or {}),
     }
     if not weights:
         write_with_sidecar(artifact, model.SerializeToString(), description, beside)

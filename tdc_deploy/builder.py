@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -20,8 +22,9 @@ from tdc_deploy.profiling.measure import FINAL
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.progress import Progress
 from tdc_deploy.runtime.session import ENGINE_SUFFIXES
+from tdc_deploy.search import Search
 from tdc_deploy.sidecar import sidecar_path
-from tdc_deploy.types import Ratio
+from tdc_deploy.types import Precision, Ratio
 from tdc_deploy.verify import Comparison
 
 # Fusing changes nothing but the order of rounding.
@@ -33,6 +36,12 @@ SLOWER = 1.01
 # How often to plan where the built network misses the limit, and how much below it to aim then.
 PLANNING_ATTEMPTS = 3
 RETRY_MARGIN = 0.95
+
+# The least share of the error to aim at next where the accuracy drops too much.
+ACCURACY_RETRY = 0.5
+
+# Accuracies are quotients: a drop of exactly the limit must not fail by their rounding.
+ROUNDING = 1e-9
 
 SUFFIXES = (".onnx",)
 
@@ -71,11 +80,13 @@ def make_artifact(
     fuse_only: bool = False,
     watch: Watch | None = None,
     beside: Beside | None = None,
+    rivals: Rivals | None = None,
 ) -> Artifact:
     """Build the artifact and write it with its sidecar and what else belongs beside it.
 
     A given `plan` is applied as it is; without one it is made for the goal. `fuse_only` plans nothing.
-    `watch` sees each search.
+    `watch` sees each search for what is shipped. `rivals` builds the network in other precisions; the
+    fastest that keeps the limits is shipped.
 
     Raises:
         TdcError: the plan does not fit the model, or the terms refuse the result.
@@ -84,13 +95,16 @@ def make_artifact(
         check_layers(plan, evaluator.source.plannable)
         plan = with_errors(plan, evaluator.source)
     if plan is None and not fuse_only:
-        built = _plan_and_build(evaluator, store, goal, progress, watch)
+        own = plan_and_build(evaluator, store, goal, progress)
     else:
-        built = _build(evaluator, plan, goal.max_error, progress)
+        own = _build(evaluator, plan, goal, progress)
+    forms = [own, *(() if rivals is None else rivals(plan, fuse_only))]
+    built, decision, reason = _choose(forms)
+    for search in built.searches if watch is not None else ():
+        watch(search)
     plan, comparison, ratio = built.plan, built.comparison, built.ratio
-    decision, reason = _decide(built)
     missed = missed_goals(plan, goal, decision, ratio)
-    warnings = [*missed, *notes_of(plan)]
+    warnings = [*missed, *notes_of(plan), *built.warnings]
     if plan is not None and plan.model_sha256 not in (None, evaluator.source.sha256):
         warnings.append("the plan was made for another model, or for another version of this one")
     hold_to(terms, missed, 0.0 if decision == "source" else comparison.error)
@@ -99,13 +113,18 @@ def make_artifact(
     )
     model = load_checked(evaluator.source.path) if decision == "source" else built.model
     check_large(model) if is_large(model) else onnx.checker.check_model(model)
-    write_artifact(artifact, model, evaluator.source, evaluator.backend.describe(), beside)
+    details = {} if rivals is None else _details(forms, built, decision)
+    write_artifact(artifact, model, evaluator.source, evaluator.backend.describe(), beside, details)
     return artifact
 
 
 @dataclass(frozen=True, eq=False)
-class _Built:
-    """A network that was built, with what was measured on it over all inputs, and its error limit."""
+class Built:
+    """A network that was built, with what was measured on it over all inputs, and its limits.
+
+    `max_drop` is that of the accuracy, in percentage points. `details` go to the sidecar, `searches` found
+    the plan.
+    """
 
     plan: Plan | None
     model: onnx.ModelProto
@@ -113,66 +132,142 @@ class _Built:
     ratio: Ratio
     limit: float
     came_compressed: bool
+    max_drop: float | None = None
+    precision: Precision = "fp32"
+    details: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    searches: tuple[Search, ...] = ()
 
     @property
     def compressed(self) -> bool:
+        """True if a layer was decomposed."""
         return self.plan is not None and bool(self.plan.selection)
 
     @property
     def within_limit(self) -> bool:
-        return self.comparison.error <= self.limit
+        """True if it keeps the limits of error and accuracy."""
+        return not beyond(self.comparison, self.limit, self.max_drop)
+
+    @property
+    def form(self) -> str:
+        """Its name among the forms that were built."""
+        shape = "tucker" if self.compressed else "fused" if self.came_compressed else "dense"
+        return f"{shape} {self.precision}"
 
 
-def _plan_and_build(
-    evaluator: Evaluator, store: Store, goal: Goal, progress: Progress, watch: Watch | None
-) -> _Built:
+Rivals = Callable[[Plan | None, bool], Sequence[Built]]
+"""Builds a given plan, or what it plans itself; with the second argument true, the layers as they came."""
+
+
+def beyond(comparison: Comparison, max_error: float, max_drop: float | None) -> str:
+    """Which limit a network is beyond, in words; nothing if it keeps both."""
+    if not comparison.error <= max_error:
+        return f"the error {comparison.error:.4g} is above the limit of {max_error:.4g}"
+    drop = accuracy_drop(comparison)
+    if max_drop is not None and drop is not None and not drop <= max_drop + ROUNDING:
+        return f"the accuracy drops by {drop:.3g} points, above the limit of {max_drop:.3g}"
+    return ""
+
+
+def accuracy_drop(comparison: Comparison) -> float | None:
+    """Percentage points of top-1 accuracy that were lost; None without labels."""
+    before, after = comparison.accuracy_before, comparison.accuracy_after
+    return None if before is None or after is None else 100 * (before - after)
+
+
+def plan_and_build(evaluator: Evaluator, store: Store, goal: Goal, progress: Progress) -> Built:
     """Plan and build; again with a tighter limit if all inputs show more error than the few that the
-    plan was tried on.
+    plan was tried on, or a larger drop of accuracy than may be.
     """
     aimed = goal
+    searches: list[Search] = []
     for _ in range(PLANNING_ATTEMPTS):
-        plan = make_plan(evaluator, store, aimed, progress, watch=watch)
-        built = _build(evaluator, plan, goal.max_error, progress)
+        plan = make_plan(evaluator, store, aimed, progress, watch=searches.append)
+        built = _build(evaluator, plan, goal, progress)
         if built.within_limit or not built.compressed:
             break
-        share = goal.max_error / built.comparison.error
-        aimed = replace(aimed, max_error=RETRY_MARGIN * share * aimed.max_error)
-    return built
+        aimed = replace(aimed, max_error=tighter(built.comparison, goal, aimed.max_error))
+    return replace(built, searches=tuple(searches))
 
 
-def _build(evaluator: Evaluator, plan: Plan | None, max_error: float, progress: Progress) -> _Built:
+def tighter(comparison: Comparison, goal: Goal, aimed: float) -> float:
+    """The error to aim at, after aiming at `aimed` came to this comparison, beyond the goal's limits."""
+    share = min(goal.max_error / comparison.error, 1.0)
+    drop = accuracy_drop(comparison)
+    if goal.max_accuracy_drop is not None and drop is not None and drop > goal.max_accuracy_drop:
+        # Roughly, the drop grows with the square of the error.
+        share = min(share, max(math.sqrt(goal.max_accuracy_drop / drop), ACCURACY_RETRY))
+    return RETRY_MARGIN * share * aimed
+
+
+def _build(evaluator: Evaluator, plan: Plan | None, goal: Goal, progress: Progress) -> Built:
     """The plan's network with its kernels refined by HOOI, or as the plan was measured if that fits
     and the refined one does not: a closer kernel is not always a closer output.
     """
     progress("verifying", 0, 1)
     selection = {} if plan is None else plan.selection
-    limit = max_error if selection else max(max_error, FUSING_ERROR)
+    limit = goal.max_error if selection else max(goal.max_error, FUSING_ERROR)
+    limits = (limit, bool(evaluator.source.compressed), goal.max_accuracy_drop)
     model = evaluator.model(selection, refine=True)
-    came_compressed = bool(evaluator.source.compressed)
-    built = _Built(plan, model, *evaluator.compare(model, FINAL), limit, came_compressed)
+    built = Built(plan, model, *evaluator.compare(model, FINAL), *limits)
     if not built.within_limit and selection:
         model = evaluator.model(selection)
-        built = _Built(plan, model, *evaluator.compare(model, FINAL), limit, came_compressed)
+        built = Built(plan, model, *evaluator.compare(model, FINAL), *limits)
     progress("verifying", 1, 1)
     return built
 
 
-def _decide(built: _Built) -> tuple[Decision, str]:
-    comparison, ratio = built.comparison, built.ratio
+def _choose(forms: Sequence[Built]) -> tuple[Built, Decision, str]:
+    """The fastest form that may be shipped, or the first, refused."""
+    decided = [(built, *_decide(built)) for built in forms]
+    shipped = [entry for entry in decided if entry[1] != "source"]
+    chosen = min(shipped, key=lambda entry: entry[0].ratio.value, default=decided[0])
+    built, decision, reason = chosen
+    others = "".join(_beside(entry) for entry in decided if entry is not chosen)
+    return built, decision, f"{built.form}: {reason}{others}" if others else reason
+
+
+def _beside(entry: tuple[Built, Decision, str]) -> str:
+    built, decision, reason = entry
+    refused = f", refused: {reason}" if decision == "source" else ""
+    return f"; {built.form}: {built.ratio.value:.3f}{refused}"
+
+
+def _decide(built: Built) -> tuple[Decision, str]:
+    ratio = built.ratio
     interval = (
         f"{ratio.value:.3f} of the source's time "
         f"(95% interval {ratio.lower:.3f} to {ratio.upper:.3f})"
     )
-    if not built.compressed and not built.came_compressed:
+    changed = built.compressed or built.precision != "fp32"
+    if not changed and not built.came_compressed:
         return "source", "nothing could be compressed within the limits"
     if not built.within_limit:
-        error, limit = comparison.error, built.limit
-        return "source", f"the error {error:.4g} is above the limit of {limit:.4g}"
-    if built.compressed and not ratio.upper < 1:
-        return "source", f"the compressed network is not measurably faster: {interval}"
-    if not built.compressed and ratio.lower > SLOWER:
+        return "source", beyond(built.comparison, built.limit, built.max_drop)
+    if changed and not ratio.upper < 1:
+        what = "compressed" if built.compressed else built.precision
+        return "source", f"the {what} network is not measurably faster: {interval}"
+    if not changed and ratio.lower > SLOWER:
         return "source", f"the fused network is measurably slower: {interval}"
-    return ("compressed" if built.compressed else "fused"), f"it takes {interval}"
+    decision: Decision = "compressed" if built.compressed else "converted" if changed else "fused"
+    return decision, f"it takes {interval}"
+
+
+def _details(forms: Sequence[Built], chosen: Built, decision: Decision) -> dict[str, Any]:
+    """What the sidecar says besides where several precisions were built."""
+    listed = {
+        built.form: {
+            "time_ms": built.ratio.after.median,
+            "ratio": built.ratio.value,
+            "error": built.comparison.error,
+            "accuracy": built.comparison.accuracy_after,
+            "precision": built.precision,
+            "shipped": built is chosen and decision != "source",
+            **built.details,
+        }
+        for built in forms
+    }
+    return {"forms": listed}
 
 
 def missed_goals(plan: Plan | None, goal: Goal, decision: Decision, ratio: Ratio) -> list[str]:

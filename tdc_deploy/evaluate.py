@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -34,7 +35,7 @@ REVISION = 2
 
 @dataclass(frozen=True)
 class Trial:
-    """A selection's time ratio to the source and relative error, both of the whole network."""
+    """A selection's time ratio to the evaluator's `rival`, and its relative error to the source."""
 
     ratio: float
     error: float
@@ -60,18 +61,29 @@ class Evaluator:
         self.backend = backend
         self._accuracy = accuracy or backend
         self._store = store
+        self.given = samples
         self._repair_samples, self.samples = samples.split()
         self._few = self.samples.spread(TRIAL_SAMPLES)
         self._dense: dict[int, Outputs] = {}
 
+    @property
+    def repair_samples(self) -> Samples:
+        """Those of the given samples that may be learned from; the others verify."""
+        return self._repair_samples
+
+    @property
+    def rival(self) -> onnx.ModelProto | Path:
+        """What trials are timed against: the source."""
+        return self.source.path
+
     @cached_property
     def dense_ms(self) -> float:
-        """The source model's own latency in milliseconds."""
+        """The latency in milliseconds of what trials are timed against."""
         description = self._describe({})
         known = self._store.get("source", description)
         if known is None:
             feeds = self.samples.first_batch()
-            known = asdict(self.backend.measure(self.source.path, feeds, NETWORK))
+            known = asdict(self.backend.measure(self.rival, feeds, NETWORK))
             self._store.put("source", description, known)
         return Timing(**known).median
 
@@ -119,7 +131,7 @@ class Evaluator:
 
     def model(self, selection: Selection, refine: bool = False) -> onnx.ModelProto:
         """The compressed, repaired and fused network of a selection."""
-        repair = self._repair if selection else None
+        repair = self.repair if selection else None
         model = model_of(compress(self.source, selection, repair, refine))
         # Graphs under surgery are cyclic: each would keep its weights until Python happens to look.
         gc.collect()
@@ -127,8 +139,7 @@ class Evaluator:
 
     def compare(self, model: onnx.ModelProto, effort: Effort) -> tuple[Comparison, Ratio]:
         """Verify a compressed network on all inputs, and time it against the source."""
-        with self._accuracy.runner(model) as after:
-            comparison = self._comparison(after, self.samples)
+        comparison = self.verify(model)
         ratio = compare_fresh(
             lambda: self.backend.runner(self.source.path),
             lambda: self.backend.runner(model),
@@ -137,18 +148,23 @@ class Evaluator:
         )
         return comparison, ratio
 
+    def verify(self, model: onnx.ModelProto) -> Comparison:
+        """Compare a network's outputs with the source's on all inputs."""
+        with self._accuracy.runner(model) as after:
+            return self._comparison(after, self.samples)
+
     def _try(self, selection: Selection) -> Trial:
         """The same on a few inputs and with one session each: enough to correct a plan by."""
         model = self.model(selection)
         if self._accuracy is not self.backend:
             error = self._error(selection, model)
-            before, after = self.backend.runner(self.source.path), self.backend.runner(model)
+            before, after = self.backend.runner(self.rival), self.backend.runner(model)
             with before, after:
                 ratio = compare(before, after, self._few.first_batch(), NETWORK)
             return Trial(ratio.value, error)
         with self.backend.runner(model) as after:
             comparison = self._comparison(after, self._few)
-            with self.backend.runner(self.source.path) as dense:
+            with self.backend.runner(self.rival) as dense:
                 ratio = compare(dense, after, self._few.first_batch(), NETWORK)
         return Trial(ratio.value, comparison.error)
 
@@ -162,7 +178,8 @@ class Evaluator:
         return self._dense[len(samples)]
 
     @cached_property
-    def _repair(self) -> Repair | None:
+    def repair(self) -> Repair | None:
+        """Corrects compressed networks; None without real inputs."""
         if not self._repair_samples.real:
             return None
         tensors = [self.source.convs[name].node.outputs[0].name for name in self.source.plannable]

@@ -36,6 +36,7 @@ class Goal:
     error limit allows". max_error: limit of the whole network's relative output error. solver: `milp`,
     or `tdc` for the paper's rule, which may be given a `flops_budget` (share of each layer's
     arithmetic) in place of a latency budget and leaves a layer dense that gains less than `theta`.
+    max_accuracy_drop: of what is shipped, in percentage points of top-1; needs labels.
     """
 
     latency_budget: float | None = None
@@ -43,6 +44,7 @@ class Goal:
     solver: SolverName = "milp"
     flops_budget: float | None = None
     theta: float = tdc.THETA
+    max_accuracy_drop: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("latency_budget", "flops_budget"):
@@ -50,6 +52,8 @@ class Goal:
             if value is not None and not 0 < value <= 1:
                 raise TdcError(f"{name} is {value}", expected="a share above 0 and up to 1")
         check_number("max_error", self.max_error)
+        if self.max_accuracy_drop is not None:
+            check_number("max_accuracy_drop", self.max_accuracy_drop)
         if self.solver not in get_args(SolverName):
             raise TdcError(
                 f"solver is {self.solver!r}", expected=f"one of {', '.join(get_args(SolverName))}"

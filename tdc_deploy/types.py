@@ -17,7 +17,7 @@ tucker_out: kxk C→r_out, 1x1 r_out→M. svd: a 1x1 convolution as 1x1 C→r, 1
 """
 
 Implementation = Literal["native", "fused"]
-Precision = Literal["fp32"]
+Precision = Literal["fp32", "fp16", "int8"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
 
@@ -111,7 +111,10 @@ class Candidate:
         if self.implementation not in get_args(Implementation):
             raise TdcError(f"implementation is {self.implementation!r}", expected="native or fused")
         if self.precision not in get_args(Precision):
-            raise TdcError(f"precision is {self.precision!r}", expected="fp32")
+            raise TdcError(
+                f"precision is {self.precision!r}",
+                expected=f"one of {', '.join(get_args(Precision))}",
+            )
         if not isinstance(self.ranks, (Ranks, type(None))):
             raise TdcError(f"ranks is {self.ranks!r}", expected="r_in and r_out, each a number")
         if (self.ranks is None) != (self.form == "dense"):

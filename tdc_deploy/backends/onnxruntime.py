@@ -95,9 +95,13 @@ class NumpyOnnxrtRunner(OnnxrtRunner):  # type: ignore[misc]  # Polygraphy has n
 
 @dataclass(frozen=True)
 class OnnxRuntimeBackend:
-    """ONNX Runtime's CPU provider with `threads` threads within an operator (0: its own choice)."""
+    """ONNX Runtime's CPU provider with `threads` threads within an operator (0: its own choice).
+
+    `precision` is that of the models that it is given, for what is kept about them.
+    """
 
     threads: int = 0
+    precision: str = "fp32"
 
     def describe(self) -> dict[str, str]:
         """CPU, thread count and library version."""
@@ -108,7 +112,7 @@ class OnnxRuntimeBackend:
             "device": cpu_name(),
             "cpus": str(available_cpus()),
             "threads": str(self.threads),
-            "precision": "fp32",
+            "precision": self.precision,
         }
 
     def runner(self, model: onnx.ModelProto | Path) -> BaseRunner:

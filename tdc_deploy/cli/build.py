@@ -10,6 +10,7 @@ import typer
 from tdc_deploy.cli import engine_options, options
 from tdc_deploy.cli.output import Output, ms, number, share
 from tdc_deploy.cli.plan import print_layers
+from tdc_deploy.runtime.session import ENGINE_SUFFIXES
 
 if TYPE_CHECKING:
     from tdc_deploy.artifact import Artifact
@@ -61,6 +62,8 @@ def build(
     refit: engine_options.RefitOption = False,
     no_library_tactics: engine_options.NoLibraryTacticsOption = False,
     plugin_mode: engine_options.PluginModeOption = None,
+    calibrator: options.CalibratorOption = None,
+    max_accuracy_drop: options.MaxAccuracyDropOption = None,
     report: options.ReportOption = None,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -75,8 +78,9 @@ def build(
     from tdc_deploy.sidecar import read_sidecar
 
     out = Output(as_json, quiet, verbose)
+    of_engine = output.suffix in ENGINE_SUFFIXES or io_precision is not None
     engine = engine_options.parse(
-        precision=precision,
+        precision=precision if of_engine else None,
         io_precision=io_precision,
         min_shapes=min_shapes,
         opt_shapes=opt_shapes,
@@ -108,6 +112,9 @@ def build(
             threads=threads,
             store=store,
             engine=engine,
+            precision=None if of_engine else precision,
+            calibrator=calibrator,
+            max_accuracy_drop=max_accuracy_drop,
             report=report,
             progress=progress,
         )

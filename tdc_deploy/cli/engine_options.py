@@ -19,7 +19,11 @@ MIB_OF = {"": 1.0, "K": 2.0**-10, "M": 1.0, "G": 2.0**10, "B": 2.0**-20}
 
 PrecisionOption = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(help="fp32 (default), tf32 or fp16.", rich_help_panel=PANEL),
+    typer.Option(
+        help="fp32 (default), tf32 or fp16 of an engine; int8 of an ONNX file: built besides, and shipped "
+        "if it is faster within the limits.",
+        rich_help_panel=PANEL,
+    ),
 ]
 
 IoPrecisionOption = Annotated[

@@ -57,6 +57,17 @@ MaxErrorOption = Annotated[
         "must be given without."
     ),
 ]
+CalibratorOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="With --precision int8, how ranges are chosen: auto (default: the best on samples held "
+        "out), minmax, entropy, percentile or mse."
+    ),
+]
+MaxAccuracyDropOption = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(help="Limit of the loss of top-1 accuracy, in percentage points; needs `labels`."),
+]
 SolverOption = Annotated[
     str, typer.Option(help="milp: least error in the budget. tdc: the paper's rule.")
 ]

@@ -114,7 +114,8 @@ class LayerProfiler:
         def models() -> Iterator[tuple[onnx.ModelProto, Feeds]]:
             for pair in wanted:
                 self._asked = pair
-                yield self._model(*pair), _feeds(pair[0])
+                model = self._model(*pair)
+                yield model, _feeds(model, pair[0])
             self._asked = None
 
         return self.backend.measure_layers(models(), LAYER)
@@ -154,7 +155,10 @@ class LayerProfiler:
         return {"backend": self.backend.describe(), "layer": shape, "candidate": form}
 
 
-def _feeds(layer: ConvLayer) -> dict[str, NDArray[Any]]:
+def _feeds(model: onnx.ModelProto, layer: ConvLayer) -> dict[str, NDArray[Any]]:
+    """Random values of the type that the model takes, which may be quantised."""
+    (value,) = model.graph.input
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
     shape = (layer.batch, layer.c_in, *layer.in_hw)
     x = np.random.default_rng(1).standard_normal(shape, np.float32)
-    return {"x": x.astype(layer.dtype, copy=False)}
+    return {value.name: (32 * x if dtype.kind in "iu" else x).astype(dtype, copy=False)}

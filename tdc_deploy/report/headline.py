@@ -9,6 +9,7 @@ from tdc_deploy.report.text import change, count, ms, number, percent, size
 DECISIONS = {
     "compressed": "compressed",
     "fused": "fused",
+    "converted": "converted",
     "source": "source shipped",
     "planned": "plan",
 }

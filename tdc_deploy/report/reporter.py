@@ -65,7 +65,7 @@ class Reporter:
             output_bytes=sidecar["artifact"]["bytes"],
             layers=self._layers(artifact.plan, outcome.shipped),
             trade_off=trade_off(self._searches),
-            forms=_forms(sidecar.get("engine", {}).get("forms", {})),
+            forms=_forms(sidecar.get("forms") or sidecar.get("engine", {}).get("forms", {})),
             environment=_environment(sidecar["backend"], sidecar["libraries"]),
             options=self._options,
         )
@@ -142,6 +142,7 @@ class Reporter:
 def _goal_options(goal: Goal, searched: bool) -> dict[str, str]:
     values = {
         "max_error": goal.max_error,
+        "max_accuracy_drop": goal.max_accuracy_drop,
         "latency_budget": goal.latency_budget,
         "solver": goal.solver if searched else None,
         "flops_budget": goal.flops_budget,
