@@ -100,8 +100,9 @@ def make_artifact(
         own = _build(evaluator, plan, goal, progress)
     forms = [own, *(() if rivals is None else rivals(plan, fuse_only))]
     built, decision, reason = _choose(forms)
-    for search in built.searches if watch is not None else ():
-        watch(search)
+    if watch is not None:
+        for search in built.searches:
+            watch(search)
     plan, comparison, ratio = built.plan, built.comparison, built.ratio
     missed = missed_goals(plan, goal, decision, ratio)
     warnings = [*missed, *notes_of(plan), *built.warnings]
@@ -207,12 +208,15 @@ def _build(evaluator: Evaluator, plan: Plan | None, goal: Goal, progress: Progre
     progress("verifying", 0, 1)
     selection = {} if plan is None else plan.selection
     limit = goal.max_error if selection else max(goal.max_error, FUSING_ERROR)
-    limits = (limit, bool(evaluator.source.compressed), goal.max_accuracy_drop)
-    model = evaluator.model(selection, refine=True)
-    built = Built(plan, model, *evaluator.compare(model, FINAL), *limits)
+    came_compressed, max_drop = bool(evaluator.source.compressed), goal.max_accuracy_drop
+
+    def measured(model: onnx.ModelProto) -> Built:
+        comparison, ratio = evaluator.compare(model, FINAL)
+        return Built(plan, model, comparison, ratio, limit, came_compressed, max_drop)
+
+    built = measured(evaluator.model(selection, refine=True))
     if not built.within_limit and selection:
-        model = evaluator.model(selection)
-        built = Built(plan, model, *evaluator.compare(model, FINAL), *limits)
+        built = measured(evaluator.model(selection))
     progress("verifying", 1, 1)
     return built
 

@@ -25,7 +25,7 @@ UNSIGNED_LEVELS, SIGNED_LEVELS = 256, 128
 PERCENTILE = 99.99
 
 # Magnitudes, and every how many of them a threshold is tried: TensorRT's calibrator has 2048 bins.
-MAGNITUDES, STRIDE = 2048, 4
+MAGNITUDES, STRIDE = 2048, 8
 
 # Shares of the whole range that the least squares are tried at.
 SHARES = np.linspace(0.2, 1.0, 81)
@@ -119,7 +119,7 @@ def _least_divergence(counts: NDArray[np.int64], levels: int) -> int:
 def _divergence(counts: Array, size: int, levels: int) -> float:
     """Of the first `size` bins, with what is beyond in the last, from the same in `levels` steps."""
     real = counts[:size].copy()
-    starts = np.linspace(0, size, levels + 1).astype(np.int64)[:-1]
+    starts = np.arange(levels) * size // levels
     held = np.add.reduceat(real, starts)
     filled = np.add.reduceat((real > 0).astype(np.float64), starts)
     level = np.repeat(

@@ -36,7 +36,7 @@ class Histogram:
     def centres(self) -> NDArray[np.float64]:
         """The bins' middles [BINS]."""
         width = (self.high - self.low) / len(self.counts)
-        return self.low + width * (np.arange(len(self.counts)) + 0.5)
+        return np.asarray(self.low + width * (np.arange(len(self.counts)) + 0.5), np.float64)
 
 
 def activation_names(network: Network) -> list[str]:

@@ -122,6 +122,7 @@ def quantise(
     model = model_of(network)
     if is_large(model):
         raise TdcError("a model above 2 GiB in int8", fix="build it with --precision fp32")
+    metadata = list(model.metadata_props)
     data = {
         name: TensorData(lowest=np.float32(low), highest=np.float32(high))
         for name, (low, high) in ranges.items()
@@ -141,8 +142,30 @@ def quantise(
     quantiser.quantize_model()
     quantiser.model.topological_sort()
     made: onnx.ModelProto = quantiser.model.model
+    _shield(made.graph)
     del made.graph.value_info[:]
+    del made.metadata_props[:]  # the library's own among them
+    made.metadata_props.extend(metadata)
     return made
+
+
+def with_exact_weights(quantised: onnx.ModelProto, network: Network) -> onnx.ModelProto:
+    """A copy of what `quantise` made of the network in which only activations are rounded."""
+    exact = {n.name: n for n in network.graph.nodes if _is_weighted(n)}
+    copied = onnx.ModelProto()
+    copied.CopyFrom(quantised)
+    added: set[str] = set()
+    for node in copied.graph.node:
+        for place, tensor in enumerate(exact[node.name].inputs if node.name in exact else ()):
+            if isinstance(tensor, gs.Constant) and place > 0:
+                # The library gives what is dequantised the name of what was quantised.
+                node.input[place] = name = f"{tensor.name}/exact"
+                if name not in added:
+                    values = onnx.numpy_helper.from_array(np.asarray(tensor.values), name)
+                    copied.graph.initializer.append(values)
+                    added.add(name)
+    _shield(copied.graph)
+    return copied
 
 
 def check_quantisable(network: Network) -> None:
@@ -163,6 +186,28 @@ def computed_in(model: onnx.ModelProto) -> dict[str, str]:
         for node in model.graph.node
         if node.op_type in WEIGHTED
     }
+
+
+def _shield(graph: onnx.GraphProto) -> None:
+    """Put a LeakyRelu that does nothing behind float32 nodes with weights that read what was dequantised.
+
+    Between DequantizeLinear and QuantizeLinear, with nothing but Relu or Clip there, ONNX Runtime would
+    quantise the weights by itself, all channels with one scale. Of the LeakyRelu it makes a part of the
+    convolution.
+    """
+    made_by = {output: node.op_type for node in graph.node for output in node.output}
+    shields = {}
+    for node in graph.node:
+        reads = [made_by.get(name) == "DequantizeLinear" for name in node.input[:2]]
+        if node.op_type in WEIGHTED and reads == [True, False]:
+            output = node.output[0]
+            node.output[0] = exact = f"{output}/exact"
+            shields[node.name] = onnx.helper.make_node(
+                "LeakyRelu", [exact], [output], name=f"{node.name}/exact", alpha=1.0
+            )
+    nodes = [n for node in graph.node for n in (node, shields.get(node.name)) if n is not None]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _reads_dequantised(node: onnx.NodeProto, made_by: Mapping[str, str]) -> bool:

@@ -215,9 +215,8 @@ def _warnings(
             f"INT8 was calibrated on {samples} samples; give {FEW_SAMPLES} or more for ranges to rely on"
         )
     nodes = sum(len(parts) for name, parts in quantised.layers.items() if name not in exact)
-    if counts["int8"] < nodes:
+    if counts["int8"] != nodes:
         warnings.append(
-            f"ONNX Runtime runs {counts['int8']} of the {nodes} quantised layers in 8 bits, the others in "
-            "float32"
+            f"{nodes} nodes with weights are quantised, but ONNX Runtime runs {counts['int8']} in 8 bits"
         )
     return warnings

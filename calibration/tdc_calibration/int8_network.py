@@ -8,9 +8,9 @@ from functools import cached_property
 import numpy as np
 import onnx
 
-from tdc_calibration.calibrators import CALIBRATORS, Calibrator, ranges_of
+from tdc_calibration.calibrators import CALIBRATORS, Calibrator, Range, ranges_of
 from tdc_calibration.histograms import Histogram, activation_names, collect
-from tdc_calibration.int8 import Scheme, quantise, weighted_nodes
+from tdc_calibration.int8 import Scheme, quantise, weighted_nodes, with_exact_weights
 from tdc_deploy.backends.base import Backend
 from tdc_deploy.graph.network import Network, model_of
 from tdc_deploy.samples import SPLIT_FROM, Samples
@@ -38,16 +38,23 @@ class Int8Network:
         self.layers = layers_of(network)
         self._backend = backend
         self._fitted, self._judging = _split(samples)
+        self._ranges: dict[Calibrator, dict[str, Range]] = {}
 
     def model(self, calibrator: Calibrator, keep: Collection[str] = ()) -> onnx.ModelProto:
         """The network in Q/DQ form, with the layers `keep` in float32."""
         nodes = [node for layer in keep for node in self.layers.get(layer, ())]
-        ranges = ranges_of(self._histograms, calibrator)
-        return quantise(self.network.copy(), ranges, self.scheme, nodes)
+        if calibrator not in self._ranges:
+            self._ranges[calibrator] = ranges_of(self._histograms, calibrator)
+        return quantise(self.network.copy(), self._ranges[calibrator], self.scheme, nodes)
 
     def best_calibrator(self) -> Calibrator:
-        """The calibrator that leaves the least error of the outputs on samples that it did not see."""
-        errors = {c: self.error(self.model(c)) for c in CALIBRATORS}
+        """The calibrator whose ranges leave the least error of the outputs on samples that it did not see.
+
+        Weights are exact meanwhile: one layer that 8 bits ruin would hide all that ranges do.
+        """
+        errors = {
+            c: self.error(with_exact_weights(self.model(c), self.network)) for c in CALIBRATORS
+        }
         return min(CALIBRATORS, key=lambda c: errors[c])
 
     def error_alone(self, calibrator: Calibrator, layer: str) -> float:

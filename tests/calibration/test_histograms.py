@@ -1,0 +1,73 @@
+"""Histograms of activations, against NumPy on values kept whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tdc_calibration import histograms
+from tdc_calibration.histograms import BINS, activation_names, collect
+
+from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
+from tdc_deploy.errors import TdcError
+from tdc_deploy.graph.network import Network
+from tdc_deploy.samples import Samples
+from tests.builders import images, small_cnn
+from tests.helpers import network, run
+
+COUNT = 9
+
+
+@pytest.fixture
+def made() -> Network:
+    return network(small_cnn())
+
+
+def samples(batch: int = 1) -> Samples:
+    return Samples({"image": images(COUNT)}, batch)
+
+
+def test_every_float_activation_is_watched(made: Network) -> None:
+    names = activation_names(made)
+    assert names[0] == "image"
+    assert {"conv1.out", "relu1", "sum", "pooled", "logits"} <= set(names)
+
+
+@pytest.mark.parametrize("batch", [1, 4], ids=["one by one", "with a filled batch"])
+def test_counts_are_those_of_all_values(batch: int) -> None:
+    """The last batch of 4 repeats a sample three times, which must not count."""
+    made = network(small_cnn(batch=batch))
+    found = collect(made, ["image", "logits", "relu2"], samples(batch), OnnxRuntimeBackend(1))
+    values = np.concatenate([run(small_cnn(), {"image": x[None]})[0] for x in images(COUNT)])
+    assert found["image"].counts.sum() == images(COUNT).size
+    assert found["relu2"].low == 0.0
+    logits = found["logits"]
+    assert logits.counts.sum() == values.size
+    # float32 sums in another order
+    assert abs(logits.low - min(values.min(), 0)) <= 1e-4
+    assert abs(logits.high - values.max()) <= 1e-4
+    expected, _ = np.histogram(values, BINS, (logits.low, logits.high))
+    moved = np.abs(np.cumsum(expected - logits.counts)).max()
+    assert moved <= 3  # values within rounding of a bin's edge
+
+
+def test_groups_change_nothing(made: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = activation_names(made)
+    whole = collect(made, names, samples(), OnnxRuntimeBackend(1))
+    monkeypatch.setattr(histograms, "GROUP_BYTES", 200_000)
+    apart = collect(made, names, samples(), OnnxRuntimeBackend(1))
+    assert list(apart) == names
+    for name in names:
+        # What a session puts out decides which kernels it fuses, and so the last bit.
+        assert abs(whole[name].high - apart[name].high) <= 1e-5 * (1 + whole[name].high)
+        assert whole[name].counts.sum() == apart[name].counts.sum()
+
+
+def test_a_network_that_diverges_is_refused(made: Network) -> None:
+    node = next(n for n in made.graph.nodes if n.name == "conv2")
+    values: NDArray[Any] = node.inputs[1].values
+    node.inputs[1].values = np.full_like(values, 3e38)
+    with pytest.raises(TdcError, match=r"is (inf|nan|-inf) on the calibration data"):
+        collect(made, activation_names(made), samples(), OnnxRuntimeBackend(1))
