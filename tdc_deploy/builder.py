@@ -98,7 +98,7 @@ def make_artifact(
         own = plan_and_build(evaluator, store, goal, progress)
     else:
         own = _build(evaluator, plan, goal, progress)
-    forms = [own, *(() if rivals is None else rivals(plan, fuse_only))]
+    forms = [own, *(() if rivals is None else rivals(own, plan, fuse_only))]
     built, decision, reason = _choose(forms)
     if watch is not None:
         for search in built.searches:
@@ -156,8 +156,9 @@ class Built:
         return f"{shape} {self.precision}"
 
 
-Rivals = Callable[[Plan | None, bool], Sequence[Built]]
-"""Builds a given plan, or what it plans itself; with the second argument true, the layers as they came."""
+Rivals = Callable[[Built, Plan | None, bool], Sequence[Built]]
+"""Builds other forms than the float32 one: of a given plan, or what it plans itself; with the last argument
+true, of the layers as they came."""
 
 
 def beyond(comparison: Comparison, max_error: float, max_drop: float | None) -> str:

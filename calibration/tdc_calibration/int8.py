@@ -18,6 +18,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from tdc_calibration.calibrators import Range
 from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.large import is_large
+from tdc_deploy.graph.names import name_nodes
 from tdc_deploy.graph.network import Network, model_of
 
 REVISION = 1
@@ -92,7 +93,7 @@ def weighted_nodes(network: Network) -> list[str]:
 
     Nodes without a name are given one, in place.
     """
-    _name_nodes(network.graph)
+    name_nodes(network.graph)
     return [node.name for node in network.graph.nodes if _is_weighted(node)]
 
 
@@ -116,7 +117,7 @@ def quantise(
         TdcError: the model's opset is too old, or the model is above protobuf's 2 GiB.
     """
     check_quantisable(network)
-    _name_nodes(network.graph)
+    name_nodes(network.graph)
     chosen = _chosen(network, keep)
     excluded = [node.name for node in network.graph.nodes if node.name not in chosen]
     model = model_of(network)
@@ -236,15 +237,3 @@ def _chosen(network: Network, keep: Collection[str]) -> set[str]:
             chosen.add(node.name)
             from_int8.update(tensor.name for tensor in node.outputs)
     return chosen
-
-
-def _name_nodes(graph: gs.Graph) -> None:
-    """Give every node a name that no other has; convolutions have theirs already."""
-    taken: set[str] = set()
-    for node in graph.nodes:
-        base = node.name or f"{node.op}_{node.outputs[0].name}"
-        name, serial = base, 1
-        while name in taken:
-            name, serial = f"{base}_{serial}", serial + 1
-        node.name = name
-        taken.add(name)

@@ -60,10 +60,11 @@ class Int8Build:
     calibrator: Calibrator | None
     progress: Progress
 
-    def __call__(self, plan: Plan | None, as_it_came: bool) -> list[Built]:
+    def __call__(self, own: Built, plan: Plan | None, as_it_came: bool) -> list[Built]:
         """Dense INT8, and INT8 with the ranks of a given plan or of one that is made for INT8; with
-        `as_it_came`, the first alone.
+        `as_it_came`, the first alone. Of `own`, the float32 form, nothing is taken.
         """
+        del own
         source = self.evaluator.source
         scheme = fastest_scheme(source, self.backend, self.store)
         dense, kept = self._built(None, source.network, scheme)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tdc_calibration.half_build import HalfBuild
 from tdc_calibration.int8 import check_quantisable
 from tdc_calibration.int8_build import Int8Build
 from tdc_calibration.options import LowerPrecision
@@ -34,5 +35,7 @@ def rivals_of(
             expected="real samples, which ranges are measured on",
             fix="give --inputs",
         )
+    if lower.precision == "fp16":
+        return HalfBuild(evaluator, calibration, backend, goal, progress)
     check_quantisable(evaluator.source.network)
     return Int8Build(evaluator, calibration, backend, store, goal, lower.chosen, progress)

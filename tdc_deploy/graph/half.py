@@ -6,7 +6,7 @@ Strongly typed TensorRT networks compute in the types that the file says, so the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -49,8 +49,10 @@ _OWN_TYPE = {"Resize": (1, 2)}
 _BOUNDS = frozenset({"Clip", "Min", "Max", "Pad", "Where"})
 
 
-def to_half(network: Network) -> list[str]:
+def to_half(network: Network, keep: Collection[str] = ()) -> list[str]:
     """Make the network compute in float16, in place; its inputs and outputs keep their types.
+
+    The nodes named in `keep` stay float32.
 
     Returns:
         Warnings, one for each constant that was clamped.
@@ -61,7 +63,8 @@ def to_half(network: Network) -> list[str]:
     network.graph.toposort()
     rewriting = _Rewriting(network.graph, infer_types(network))
     for node in list(network.graph.nodes):
-        rewriting.rewrite(node)
+        if node.name not in keep:
+            rewriting.rewrite(node)
     rewriting.cast_back()
     network.graph.cleanup().toposort()
     return rewriting.warnings
@@ -158,6 +161,14 @@ class _Rewriting:
         name = self._names.fresh(f"{target.name}/cast")
         node = gs.Node("Cast", name, {"to": to}, inputs=[source], outputs=[target])
         self._graph.nodes.append(node)
+
+
+def holds_beyond_half(node: gs.Node) -> bool:
+    """True if `to_half` would refuse the node for one of its constants."""
+    constants = [t.values for t in node.inputs if isinstance(t, gs.Constant)]
+    floats = [values for values in constants if values.dtype == np.float32]
+    large = any((np.isfinite(v) & (np.abs(v) > LARGEST)).any() for v in floats)
+    return large and node.op not in _BOUNDS
 
 
 def _is_standard(node: gs.Node) -> bool:

@@ -1,4 +1,4 @@
-"""Tensor names that nothing else in the graph has."""
+"""Names that nothing else in the graph has: of tensors, and of nodes."""
 
 from __future__ import annotations
 
@@ -22,3 +22,15 @@ class Names:
             free, serial = f"{name}_{serial}", serial + 1
         self._taken.add(free)
         return free
+
+
+def name_nodes(graph: gs.Graph) -> None:
+    """Give every node a name that no other has, in place; one that is unique already stays."""
+    taken: set[str] = set()
+    for node in graph.nodes:
+        base = node.name or f"{node.op}_{node.outputs[0].name}"
+        name, serial = base, 1
+        while name in taken:
+            name, serial = f"{base}_{serial}", serial + 1
+        node.name = name
+        taken.add(name)
