@@ -64,7 +64,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
 
 
 def macs_in(path: Path) -> int:
-    return macs_of(path, {"image": images(1)})
+    return round(macs_of(path, {"image": images(1)}))
 
 
 def test_a_build_with_its_report(job: Job) -> None:
