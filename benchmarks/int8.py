@@ -20,7 +20,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from tdc_calibration.int8_build import Int8Build
 
@@ -148,5 +147,4 @@ def print_table(name: str, found: Row) -> None:
 
 
 if __name__ == "__main__":
-    np.seterr(all="raise", under="ignore")
     main()
