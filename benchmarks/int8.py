@@ -117,11 +117,8 @@ def tested_on(
     """Accuracy and relative error on the test images."""
     if tested is None:
         return None, None
-    outputs = []
-    for one in (source, model):
-        with backend.runner(one) as runner:
-            outputs.append(run_all(runner, tested))
-    comparison = compare_outputs(*outputs, tested)
+    with backend.runner(source) as before, backend.runner(model) as after:
+        comparison = compare_outputs(run_all(before, tested), run_all(after, tested), tested)
     return comparison.accuracy_after, comparison.error
 
 

@@ -15,6 +15,7 @@ from tdc_deploy.backends.tensorrt.machine import open_machine
 from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.backends.tensorrt.requirements import check_engine_builds, check_engine_plans
 from tdc_deploy.builder import Terms, check_output, make_artifact
+from tdc_deploy.engine_forms import Quantise
 from tdc_deploy.engine_plan import EnginePlanner, planning_cache
 from tdc_deploy.engines import make_engine
 from tdc_deploy.errors import TdcError
@@ -170,7 +171,7 @@ def build(
 
     if output_path.suffix in ENGINE_SUFFIXES:
         if precision is not None:
-            engine = replace(engine or EngineOptions(), precision=precision)  # type: ignore[arg-type]
+            engine = (engine or EngineOptions()).with_precision(precision)
         own = (("--plan", plan), ("--inputs", inputs), ("--max-error", max_error))
         check_engine_builds(
             source_path,
@@ -181,6 +182,7 @@ def build(
         return _build_engine(
             *(source_path, output_path, plan, planned, inputs, goal_of, shapes, threads, store),
             engine or EngineOptions(),
+            calibrator,
             Terms(strict, fail_above),
             report,
             progress or silent,
@@ -261,17 +263,22 @@ def _build_engine(
     threads: int,
     store: StrPath | None,
     options: EngineOptions,
+    calibrator: str | None,
     terms: Terms,
     report: StrPath | None,
     progress: Progress,
 ) -> Artifact:
+    lower = _lower_precision("int8" if options.int8 else None, calibrator)
     read = [inputs, options.timing_cache, store]
     page = _checked_report(report)
     given = _checked(source_path, output, plan, planned, terms.fail_above, read, page)
     source, samples = _opened_for_engines(source_path, inputs, shapes, threads, options)
     fuse_only = given is None and not planned and source.is_compressed
     goal = goal_of(inputs is not None or (source.is_compressed and not planned))
-    told = _given(inputs, shapes, threads, plan, fail_above=terms.fail_above, **options.given())
+    _check_labels(goal, samples)
+    quantise = None if lower is None else _quantiser(lower, source, samples, goal, progress)
+    asked = {"calibrator": calibrator, "fail_above": terms.fail_above, **options.given()}
+    told = _given(inputs, shapes, threads, plan, **asked)
     reporter = _reporter(page, source, goal, told)
     beside = None if reporter is None else reporter.beside
     machine = open_machine(options, progress)
@@ -279,13 +286,24 @@ def _build_engine(
     if given is None:  # even then chains are taken back, each by an engine
         options = replace(options, timing_cache=planning_cache(options, machine))
     if given is not None or fuse_only:
-        return make_engine(*job, options, terms, machine, progress, beside=beside)
+        return make_engine(
+            *job, options, terms, machine, progress, beside=beside, quantise=quantise
+        )
     with Store(None if store is None else Path(store)) as measurements:
+        planning = replace(options, int8=False)  # ranks are planned in fp16
         planner = EnginePlanner(
-            *(source, samples, machine, options, measurements, threads, progress),
+            *(source, samples, machine, planning, measurements, threads, progress),
             watch=None if reporter is None else reporter.watch,
         )
-        return make_engine(*job, options, terms, machine, progress, planner, beside)
+        return make_engine(*job, options, terms, machine, progress, planner, beside, quantise)
+
+
+def _quantiser(
+    lower: LowerPrecision, source: Source, samples: Samples, goal: Goal, progress: Progress
+) -> Quantise:
+    from tdc_calibration.rivals import engine_quantiser
+
+    return engine_quantiser(lower, source, samples, goal, progress)
 
 
 def _plan_on_engines(
@@ -304,7 +322,7 @@ def _plan_on_engines(
     told = _given(inputs, shapes, threads, None, **options.given())
     reporter = _reporter(page, source, goal, told)
     machine = open_machine(options, progress)
-    options = replace(options, timing_cache=planning_cache(options, machine))
+    options = replace(options, timing_cache=planning_cache(options, machine), int8=False)
     with Store(None if store is None else Path(store)) as measurements:
         planner = EnginePlanner(
             *(source, samples, machine, options, measurements, threads, progress),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,7 +11,7 @@ from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.backends.tensorrt.engine import Engine, build_engine
 from tdc_deploy.backends.tensorrt.machine import Machine
 from tdc_deploy.backends.tensorrt.options import EngineOptions
-from tdc_deploy.backends.tensorrt.prepare import Prepared, prepare
+from tdc_deploy.backends.tensorrt.prepare import Prepared, prepare, prepare_quantised
 from tdc_deploy.backends.tensorrt.profiles import Ranges
 from tdc_deploy.backends.tensorrt.runner import FLUSH_BYTES, EngineRunner
 from tdc_deploy.compress import decompose_layers, fuse_chains, last_node
@@ -29,6 +29,10 @@ from tdc_deploy.types import Ratio
 from tdc_deploy.verify import Comparison, Outputs, compare_outputs, run_all
 
 SOURCE, NATIVE, FUSED, REVERTED = "source", "native", "fused", "reverted"
+INT8 = "int8"
+
+Quantise = Callable[[Network], tuple[Network, list[str]]]
+"""A network without fused chains in Q/DQ form, and notes about it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +61,12 @@ class Workshop:
         options: EngineOptions,
         machine: Machine,
         progress: Progress,
+        quantise: Quantise | None = None,
     ) -> None:
         self.source = source
         self.ranges = ranges
-        self.options = options
+        self.options = replace(options, int8=False)
+        self.quantise = quantise
         self.machine = machine
         self.progress = progress
         self._repaired, self._verified = samples.split()
@@ -94,9 +100,17 @@ class Workshop:
             embedding=machine.embedding,
         )
 
+    def prepare_int8(self, network: Network) -> Prepared:
+        """The network in Q/DQ form, as TensorRT's parser takes it."""
+        assert self.quantise is not None
+        quantised, notes = self.quantise(network)
+        major, io_precision = self.machine.tensorrt_major, self.options.io_precision
+        return prepare_quantised(quantised, notes, major, io_precision)
+
     def build(self, prepared: Prepared) -> Engine:
         """Its engine."""
-        return build_engine(prepared, self.ranges, self.options, self.progress)
+        options = replace(self.options, int8=prepared.int8)
+        return build_engine(prepared, self.ranges, options, self.progress)
 
     def verify(self, engine: Engine, form: str) -> Comparison:
         """Its outputs against those of the source on ONNX Runtime."""

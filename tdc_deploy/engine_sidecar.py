@@ -75,7 +75,7 @@ def engine_fields(engine: Engine, ranges: Ranges, options: EngineOptions) -> dic
             for name, (dtype, shape) in engine.outputs.items()
         ],
         "engine": {
-            "precision_asked": options.precision,
+            "precision_asked": options.asked,
             "io_precision": options.io_precision,
             "precision_built": engine.precision.name,
             "layers_by_type": engine.precision.layers,

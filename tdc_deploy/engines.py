@@ -17,17 +17,20 @@ from tdc_deploy.builder import (
     PLANNING_ATTEMPTS,
     RETRY_MARGIN,
     Terms,
+    beyond,
     hold_to,
     missed_goals,
     notes_of,
 )
 from tdc_deploy.engine_forms import (
     FUSED,
+    INT8,
     NATIVE,
     REVERTED,
     SOURCE,
     Built,
     PlannedNetworks,
+    Quantise,
     Workshop,
     chain_forms,
     or_left_out,
@@ -58,12 +61,14 @@ def make_engine(
     progress: Progress,
     planner: Planner | None = None,
     beside: Beside | None = None,
+    quantise: Quantise | None = None,
 ) -> Artifact:
     """Build every form of the network, verify each against ONNX Runtime, and write the fastest.
 
     The source's own form (dense, or the native chains that came in) is among them, so that what is
     shipped is not slower than it. A given `plan` is applied as it is; of one that `planner` makes, what
-    makes the network slower is taken back, chain by chain.
+    makes the network slower is taken back, chain by chain. `quantise` makes the form in INT8, if there
+    shall be one, with the plan's chains as convolutions.
 
     Raises:
         TdcError: no form keeps the error limit, or the terms refuse the result. Nothing is written then.
@@ -72,7 +77,7 @@ def make_engine(
         check_layers(plan, source.plannable)
         plan = with_errors(plan, source)
     ranges = shape_ranges(source.network.graph, options, source.inputs)
-    workshop = Workshop(source, samples, ranges, options, machine, progress)
+    workshop = Workshop(source, samples, ranges, options, machine, progress, quantise)
     if planner is not None:
         attempt = _plan_and_build(workshop, planner, goal)
         plan = attempt.plan
@@ -81,7 +86,7 @@ def make_engine(
     if planner is not None or plan is None:
         _take_back(workshop, attempt, goal.max_error)
     built = attempt.built
-    chosen, reason = choose(built, goal.max_error)
+    chosen, reason = choose(built, goal.max_error, goal.max_accuracy_drop)
     decision = _decision(chosen, plan)
     warnings = [
         *attempt.warnings,
@@ -119,13 +124,15 @@ def networks_of(networks: PlannedNetworks) -> dict[str, Network]:
     return {**forms, FUSED: planned} if fused_nodes(planned.graph) else forms
 
 
-def choose(built: Mapping[str, Built], max_error: float) -> tuple[Built, str]:
-    """The fastest form within the error limit, and why.
+def choose(
+    built: Mapping[str, Built], max_error: float, max_drop: float | None = None
+) -> tuple[Built, str]:
+    """The fastest form within the limits of error and, in points, of the loss of accuracy; and why.
 
     Raises:
         TdcError: none is within it.
     """
-    close = [entry for entry in built.values() if entry.comparison.error <= max_error]
+    close = [e for e in built.values() if not beyond(e.comparison, max_error, max_drop)]
     if not close:
         errors = ", ".join(f"{form} {entry.comparison.error:.4g}" for form, entry in built.items())
         raise TdcError(
@@ -189,6 +196,8 @@ def _attempt(workshop: Workshop, plan: Plan | None) -> _Attempt:
     networks = PlannedNetworks(workshop.source, plan, workshop.repair if plan else None)
     forms = networks_of(networks)
     attempt = _Attempt(plan, networks, next(reversed(forms), ""))
+    if workshop.quantise is not None:
+        forms[INT8] = networks.native() if networks.selection else workshop.source.network
     ready = _prepare_all(workshop, forms, attempt.warnings)
     engines = _build_all(workshop, ready, attempt.warnings)
     _measure_all(workshop, ready, engines, attempt)
@@ -212,6 +221,10 @@ def _prepare_all(
     """Each form for the parser, and warnings: one that the plugin cannot run is left out."""
     ready = {SOURCE: workshop.source_prepared}
     for form, network in networks.items():
+        if form == INT8:
+            with or_left_out(form, warnings):
+                ready[form] = workshop.prepare_int8(network)
+            continue
         try:
             ready[form] = workshop.prepare(network)
         except TdcError as error:
@@ -251,4 +264,6 @@ def _measure_all(
 def _decision(chosen: Built, plan: Plan | None) -> Decision:
     if chosen.form == SOURCE:
         return "source"
+    if chosen.form == INT8 and (plan is None or not plan.selection):
+        return "converted"
     return "compressed" if plan is not None and plan.selection else "fused"

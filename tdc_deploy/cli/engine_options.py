@@ -20,8 +20,8 @@ MIB_OF = {"": 1.0, "K": 2.0**-10, "M": 1.0, "G": 2.0**10, "B": 2.0**-20}
 PrecisionOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
-        help="fp32 (default), tf32 or fp16 of an engine; int8 of an ONNX file: built besides, and shipped "
-        "if it is faster within the limits.",
+        help="Of an engine fp32 (default), tf32, fp16 or int8 (beside fp16). Of an ONNX file fp16 or int8, "
+        "beside fp32. What is beside ships if it is faster within the limits.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -137,7 +137,7 @@ def parse(
     from tdc_deploy.backends.tensorrt.options import EngineOptions
 
     given = EngineOptions(
-        precision=precision or "fp32",  # type: ignore[arg-type]  # EngineOptions checks it
+        precision="fp16" if precision == "int8" else precision or "fp32",  # type: ignore[arg-type]  # checked
         io_precision=io_precision or "fp32",  # type: ignore[arg-type]
         min_shapes=parse_shapes(min_shapes),
         opt_shapes=parse_shapes(opt_shapes),
@@ -151,6 +151,7 @@ def parse(
         library_tactics=library_tactics,
         plugin_mode=plugin_mode or "library",  # type: ignore[arg-type]
     )
+    given = given if precision is None else given.with_precision(precision)
     untouched = precision is None and plugin_mode is None and given == EngineOptions()
     return None if untouched else given
 

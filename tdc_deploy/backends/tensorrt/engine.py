@@ -92,7 +92,7 @@ def read_engine(trt: Any, plan: bytes, ranges: Ranges, options: EngineOptions) -
     engine = load_engine(plan)
     shapes = {name: found.opt for name, found in ranges.items()}
     layers = read_layers(read_text(trt, engine, shapes))
-    precision = check_precision(layers, options.precision)
+    precision = check_precision(layers, "int8" if options.int8 else options.precision)
     check_weight_reformats(layers)
     return Engine(plan, str(trt.__version__), precision, layers, *tensors_of(trt, engine))
 
@@ -144,6 +144,8 @@ def create_config(
         "progress_monitor": monitor,
         "builder_optimization_level": options.optimization_level,
     }
+    if options.int8 and version_of(trt) < STRONGLY_TYPED:
+        settings["int8"] = True  # a permission to use what the Q/DQ nodes say
     if options.workspace_mib is not None:
         size = int(options.workspace_mib * MIB)
         settings["memory_pool_limits"] = {trt.MemoryPoolType.WORKSPACE: size}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -29,6 +29,7 @@ class EngineOptions:
 
     Attributes:
         precision: fp32 (TF32 off), tf32 or fp16.
+        int8: whether a form in INT8 is built too, beside those in `precision`; see `with_precision`.
         io_precision: of inputs and outputs that are float32 in the model; fp16 is for engines of fp16.
         min_shapes, opt_shapes, max_shapes: of inputs with open dimensions.
         workspace_mib: limit of the scratch memory of a layer.
@@ -53,6 +54,7 @@ class EngineOptions:
     library_tactics: bool = True
     io_precision: IoPrecision = "fp32"
     plugin_mode: PluginMode = "library"
+    int8: bool = False
 
     def __post_init__(self) -> None:
         _check_in("--precision", self.precision, tuple(PRECISIONS))
@@ -72,6 +74,21 @@ class EngineOptions:
             raise TdcError(
                 f"--builder-optimization-level is {self.optimization_level}", expected="0 to 5"
             )
+
+    def with_precision(self, asked: str) -> EngineOptions:
+        """These options for a precision that a user asks for: int8 stands beside fp16.
+
+        Raises:
+            TdcError: there is no such precision.
+        """
+        if asked != "int8":
+            return replace(self, precision=asked, int8=False)  # type: ignore[arg-type]  # it checks
+        return replace(self, precision="fp16", int8=True)
+
+    @property
+    def asked(self) -> str:
+        """The precision, as a user says it."""
+        return "int8" if self.int8 else self.precision
 
     def given(self) -> dict[str, object]:
         """The precision, and what is not as it is by default."""

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from tdc_deploy.backends.tensorrt.inspector import EngineLayer
 from tdc_deploy.errors import TdcError
@@ -20,28 +21,30 @@ _WEIGHTS = range(op.FIRST, op.R)
 class BuiltPrecision:
     """What an engine's convolutions, matrix products and plugins compute in.
 
-    `name` is fp32, tf32, fp16, or mixed; `layers` counts them by the type of their inputs.
+    `name` is fp32, tf32, fp16, int8, or mixed; `layers` counts them by the type of their inputs.
     """
 
     name: str
     layers: dict[str, int]
 
 
-def check_precision(layers: Sequence[EngineLayer], asked: PrecisionName) -> BuiltPrecision:
+def check_precision(
+    layers: Sequence[EngineLayer], asked: PrecisionName | Literal["int8"]
+) -> BuiltPrecision:
     """What the engine computes in.
 
-    An engine without any fp16 layer is not what was asked for with fp16. Others may be there: before
-    strong typing fp16 is a permission that TensorRT need not use, and since then the file says of some
-    layers that they stay fp32. TF32 is always only a permission.
+    An engine without any fp16 layer is not what was asked for with fp16, and so with int8. Others may be
+    there: before strong typing both are permissions that TensorRT need not use, and since then the file
+    says of some layers that they stay fp32. TF32 is always only a permission.
 
     Raises:
         TdcError: it is not what was asked for.
     """
     computing = [layer for layer in layers if layer.computes]
     built = _built(computing)
-    half = built.layers.get("float16", 0)
-    if asked == "fp16":
-        wrong = half == 0
+    wanted = {"fp16": "float16", "int8": "int8"}.get(asked)
+    if wanted is not None:
+        wrong = built.layers.get(wanted, 0) == 0
     else:
         # Permissions are not promises: fp32 may come out of tf32, and nothing else out of fp32.
         allowed = ("fp32",) if asked == "fp32" else ("fp32", "tf32")
@@ -76,6 +79,8 @@ def check_weight_reformats(layers: Sequence[EngineLayer]) -> None:
 def _built(computing: Sequence[EngineLayer]) -> BuiltPrecision:
     types = [_type_of(layer) for layer in computing]
     counts = dict(Counter(types))
+    if set(counts) == {"int8"}:
+        return BuiltPrecision("int8", counts)
     if set(counts) == {"float16"}:
         return BuiltPrecision("fp16", counts)
     if set(counts) <= {"float32"}:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -29,13 +29,28 @@ TENSORRT_8_IR_VERSION = 8
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """A model for the parser; `fused` names its plugin nodes, `ptx` is the version of the PTX of kernels
-    that travel in the engine.
+    that travel in the engine; `int8` says that it is in Q/DQ form.
     """
 
     model: onnx.ModelProto
     fused: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     ptx: str | None = None
+    int8: bool = False
+
+
+def prepare_quantised(
+    network: Network, notes: Sequence[str], tensorrt_major: int, io_precision: IoPrecision = "fp32"
+) -> Prepared:
+    """A copy of a network in Q/DQ form, which has no fused chain, for TensorRT's parser.
+
+    What is not INT8 stays float32: a Cast between DequantizeLinear and a convolution would keep TensorRT
+    from its INT8 kernels.
+    """
+    copied = network.copy()
+    if io_precision == "fp16":
+        to_half_io(copied)
+    return Prepared(_stripped(copied, tensorrt_major), (), tuple(notes), int8=True)
 
 
 def prepare(
