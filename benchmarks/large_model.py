@@ -3,9 +3,10 @@
     python -m benchmarks.large_model FOLDER --gib 2.2
 
 The network is VGG-11's convolutions (Simonyan and Zisserman, ICLR 2015) and two fully connected layers that
-are as wide as it takes, stored as external data. `tdc-deploy build` applies a plan of half the ranks to it, in a process of its own whose peak
-memory is taken; then the artifact runs in ONNX Runtime, and its output is held against the source's within
-the error that the build measured. Needs --gib of disk twice, several times that of memory, and no torch.
+are as wide as it takes, stored as external data. `tdc-deploy build` applies a plan of half the ranks to it,
+in a process of its own whose peak memory is taken; then the artifact runs in ONNX Runtime, and its error to
+the source is held against the one that the build measured. Needs twice --gib of disk, several times that of
+memory, and no torch.
 """
 
 from __future__ import annotations
