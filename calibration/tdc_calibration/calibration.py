@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,62 +11,27 @@ import onnx_graphsurgeon as gs
 from tdc_calibration.moments import MAX_PATCH, Accumulator, accumulator_of
 from tdc_calibration.moments.accumulator import Array
 from tdc_calibration.moments.positive import settle
-from tdc_calibration.ranges import RangeOf, TensorRange
+from tdc_calibration.ranges import RangeOf
 from tdc_calibration.readers import Preprocessing, Reader, input_spec, open_data
 from tdc_calibration.readers.iterables import Source as Iterables
+from tdc_calibration.result import Calibration
+from tdc_calibration.statistics_file import write_calibration
 from tdc_calibration.watch import PASS_BYTES, Observer, check_tensors, watch
-from tdc_deploy import __version__
 from tdc_deploy.errors import TdcError
+from tdc_deploy.files import check_distinct, check_writable
+from tdc_deploy.graph.read import model_files
 from tdc_deploy.graph.shapes import Shape, infer_types
 from tdc_deploy.progress import Progress, silent
 from tdc_deploy.source import Source, read_source
-from tdc_deploy.statistics import LayerStatistics
-
-# Raised when the same model and data would give other moments than before, or the file's form changes.
-VERSION = 1
 
 # Whose inputs 8 bits can stand for.
 PRODUCTS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
-@dataclass(frozen=True, eq=False)
-class Calibration:
-    """What was measured of a model on `samples` samples.
-
-    model_sha256: of the model's files, as `Source.sha256`. data_sha256: of the samples' content.
-    moments: E[x·xᵀ] of the input patches by layer, as `LayerStatistics` describes; layers that share an
-    input share the array. by_channel: those of them that are [C, C]. skipped: why the other convolutions
-    have none. ranges: by tensor. accuracy: a share, where the samples have labels.
-    """
-
-    model_sha256: str
-    data_sha256: str
-    samples: int
-    moments: Mapping[str, Array]
-    by_channel: tuple[str, ...]
-    skipped: Mapping[str, str]
-    ranges: Mapping[str, TensorRange]
-    accuracy: float | None
-    warnings: tuple[str, ...] = ()
-    tool_version: str = __version__
-
-    @property
-    def statistics(self) -> LayerStatistics:
-        """The moments as planning and decomposing take them."""
-        depends = {
-            "version": VERSION,
-            "model": self.model_sha256,
-            "data": self.data_sha256,
-            "samples": self.samples,
-            "by_channel": sorted(self.by_channel),
-        }
-        digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
-        return LayerStatistics(self.moments, digest)
-
-
 def calibrate(
     model: Path | Source,
     data: Path | str | Reader | Iterables,
+    output: Path | None = None,
     *,
     preprocessing: Preprocessing | None = None,
     labels: Path | None = None,
@@ -85,6 +47,7 @@ def calibrate(
     """Measure second moments of the convolutions' input patches, and ranges of activations, over data.
 
     Args:
+        output: file to write the result to, for `read_calibration`.
         data: as `readers.open_data` takes it, with `preprocessing` and `labels`; or a reader of it.
         samples: at most that many of the data.
         shapes: of inputs that the model leaves open.
@@ -96,8 +59,10 @@ def calibrate(
 
     Raises:
         TdcError: the model or the data cannot be read or do not fit each other; activations that are not
-            finite, or too large to be squared.
+            finite, or too large to be squared; the output cannot be written.
     """
+    if output is not None:
+        check_writable(output)
     source = model if isinstance(model, Source) else read_source(Path(model), shapes)
     if isinstance(data, Reader):
         reader = data if samples is None else data.limited(samples)
@@ -105,6 +70,8 @@ def calibrate(
         reader = open_data(
             data, input_spec(source), preprocessing=preprocessing, labels=labels, most=samples
         )
+    if output is not None:
+        check_distinct([output], [*model_files(source.path), Path(reader.where)])
     layers = _accumulators(source, max_patch) if moments else {}
     names = _factors(source) if ranges is True else list(ranges or ())
     check_tensors(source, names)
@@ -113,7 +80,7 @@ def calibrate(
     watched = _watched(inputs, layers, found_ranges)
     seen = watch(source, reader, watched, threads=threads, pass_bytes=pass_bytes, progress=progress)
     found, raised = _moments(inputs, layers)
-    return Calibration(
+    calibration = Calibration(
         model_sha256=source.sha256,
         data_sha256=reader.sha256,
         samples=seen.samples,
@@ -124,6 +91,9 @@ def calibrate(
         accuracy=seen.accuracy,
         warnings=tuple(_warnings(reader, seen.samples, raised)),
     )
+    if output is not None:
+        write_calibration(calibration, output)
+    return calibration
 
 
 def _accumulators(source: Source, max_patch: int) -> dict[str, Accumulator]:
@@ -160,7 +130,8 @@ def _moments(
     found, raised = {}, []
     for name, way in layers.items():
         if id(way) not in done:
-            moment = way.moment()
+            with np.errstate(all="ignore"):  # looked for in the result
+                moment = way.moment()
             if not np.isfinite(moment).all():
                 raise TdcError(
                     f"tensor {inputs[name]!r}, the input of {name!r}, holds NaN, infinity or numbers "

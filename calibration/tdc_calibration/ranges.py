@@ -17,8 +17,9 @@ BINS = 4096
 # Values of one sample that are counted in a histogram, spread evenly over it. For the ranges, all count.
 SPREAD = 2**12
 
-# The narrowest bins: float32's smallest normal number.
+# The narrowest bins, as a power of two: of the smallest normal float32, and of the largest value so far.
 NARROWEST = -126
+PRECISION = -24
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,8 @@ class TensorRange:
     @property
     def edges(self) -> NDArray[np.float64]:
         """The bins' boundaries [bins + 1], as of numpy.histogram."""
-        return self.start + self.width * np.arange(len(self.counts) + 1)
+        numbers = np.arange(len(self.counts) + 1, dtype=np.float64)
+        return np.asarray(self.start + self.width * numbers, np.float64)
 
 
 class RangeOf:
@@ -116,11 +118,11 @@ class RangeOf:
     def _grow(self, lowest: float, highest: float) -> None:
         """Let the bins hold everything from `lowest` to `highest`."""
         last = self._first + BINS - 1
-        if self._number(lowest, self._exponent) >= self._first and (
-            self._number(highest, self._exponent) <= last
-        ):
+        numbers = [self._number(value, self._exponent) for value in (lowest, highest)]
+        if self._first <= numbers[0] and numbers[1] <= last:
             return
-        exponent = self._exponent
+        largest = math.frexp(max(abs(lowest), abs(highest)))[1]
+        exponent = max(self._exponent, largest + PRECISION)
         while self._number(highest, exponent) - self._number(lowest, exponent) >= BINS:
             exponent += 1
         counts, first = self._counts, self._first

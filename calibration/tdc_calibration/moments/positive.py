@@ -11,7 +11,7 @@ from tdc_calibration.moments.accumulator import Array
 HARMLESS = 5e-9
 
 # The first that is added, as a share of the mean eigenvalue; then ten times as much.
-FIRST = 1e-6
+FIRST = 1e-7
 
 
 def settle(moment: Array) -> float:

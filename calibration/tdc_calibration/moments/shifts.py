@@ -53,7 +53,7 @@ class Shifts:
             scipy.fft.next_fast_len(n + r, real=True)
             for n, r in zip(layer.in_hw, reach, strict=True)
         ]
-        self._padded = padded[0], padded[1]
+        self._padded: Pair = padded[0], padded[1]
         self._terms = {pair: _terms(layer, *pair) for pair in _pairs(layer)}
         needed = {term for terms in self._terms.values() for term, _ in terms}
         whole = sorted(term for term in needed if self._is_whole(term))
@@ -69,7 +69,7 @@ class Shifts:
         # Four for a complex one.
         shifts = 4 * self._frequencies * (1 + len(self._whole) / self._images)
         border = sum(row[2] * column[2] for row, column in self._parts)
-        return round(self._layer.c_in**2 * (shifts + border))
+        return int(self._layer.c_in**2 * (shifts + border))
 
     @property
     def bytes(self) -> int:
