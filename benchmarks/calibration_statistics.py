@@ -59,6 +59,7 @@ def main() -> None:
         "plain_ms_per_image": [1e3 * run["seconds"] / args.images for run in (before, after)],
         "pass_ms_per_image": 1e3 * measured["seconds"] / args.images,
         "ratio": measured["seconds"] / plain,
+        "cpu_ratio": 2 * measured["cpu_seconds"] / (before["cpu_seconds"] + after["cpu_seconds"]),
         "peak_rss_mb": measured["peak_rss_mb"],
         "plain_peak_rss_mb": before["peak_rss_mb"],
         "file_mb": measured["file_mb"],
@@ -78,7 +79,7 @@ def prepare(folder: Path, count: int) -> None:
 
     from benchmarks.models import decaying_, export, image_like, settle_batch_norm
 
-    model = make_model("resnet50", classes=1000)
+    model = make_model("resnet50")
     decaying_(model, 1.0, 0)
     settle_batch_norm(model, image_like(4, *SHAPE[1:3], seed=0))
     export(model.eval(), folder / "model.onnx", SHAPE, "torchscript")
@@ -101,22 +102,18 @@ def run_plain(folder: Path, threads: int) -> dict[str, Any]:
     with OnnxRuntimeBackend(threads).runner(folder / "model.onnx") as runner:
         for feeds, _ in reader.limited(3).batches():
             runner.infer(feeds, check_inputs=False)
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         for feeds, _ in reader.batches():
             runner.infer(feeds, check_inputs=False)
-        seconds = time.perf_counter() - start
-    return {"seconds": seconds, "peak_rss_mb": peak_rss_mb()}
+    return times(start, cpu)
 
 
 def run_pass(folder: Path, threads: int) -> dict[str, Any]:
     output = folder / "statistics"
     source = read_source(folder / "model.onnx")
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     found = calibrate(source, folder / "images", output, threads=threads)
-    seconds = time.perf_counter() - start
-    return {
-        "seconds": seconds,
-        "peak_rss_mb": peak_rss_mb(),
+    return times(start, cpu) | {
         "file_mb": output.stat().st_size / 1e6,
         "layers": len(found.moments),
     }
@@ -160,8 +157,12 @@ def _difference(source: Source, name: str, pair: list[Accumulator]) -> Mapping[s
     }
 
 
-def peak_rss_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+def times(start: float, cpu: float) -> dict[str, Any]:
+    return {
+        "seconds": time.perf_counter() - start,
+        "cpu_seconds": time.process_time() - cpu,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+    }
 
 
 CHILDREN = {"plain": run_plain, "pass": run_pass, "compare": run_compare}
