@@ -11,6 +11,7 @@ from torch import nn
 
 from tdc_deploy.errors import TdcError
 from tdc_deploy.plan_file import Plan
+from tdc_train.constraints import Constraints
 from tdc_train.data.base import Data
 from tdc_train.modes import evaluating
 from tdc_train.recipe import PLANNED, Recipe, StageSpec
@@ -45,8 +46,9 @@ class Rehearsal:
         check_model(dense, self.recipe.model.name, self.data)
         model = dense if plan is None else stages.decomposed(copy.deepcopy(dense), plan)
         ends: dict[str, nn.Module] = {}
+        constraints = Constraints()
         for i, spec in enumerate(self.recipe.stages):
-            if spec.kind in PLANNED and model is not dense:
+            if spec.kind in (*PLANNED, "project") and model is not dense:
                 raise TdcError(
                     f"stage {spec.name!r} of a network that is decomposed already",
                     expected="weights of a dense one",
@@ -54,6 +56,10 @@ class Rehearsal:
             if spec.ranks.given:
                 plan = stages.plan_for(spec.ranks, dense)
             plans.append(plan)
+            if spec.set:
+                constraints = stages.aimed(spec, dense, constraints)
+            if spec.kind == "project":
+                constraints = Constraints({}, {**constraints.held, **constraints.aim})
             if spec.kind == "decompose":
                 assert plan is not None
                 model = stages.decomposed(copy.deepcopy(dense), plan)
