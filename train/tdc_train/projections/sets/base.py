@@ -64,7 +64,8 @@ class ConstraintSet(ABC):
                 f"{self.describe()} of a weight of shape {tuple(weight.shape)}: {reason}"
             )
         wide = weight.detach().to(torch.promote_types(weight.dtype, torch.float32)).contiguous()
-        return self._nearest(wide).reshape(weight.shape).to(weight.dtype)
+        # Adding zero makes -0.0 a plain zero, which every reader takes for one.
+        return (self._nearest(wide).reshape(weight.shape) + 0.0).to(weight.dtype)
 
     @abstractmethod
     def describe(self) -> str:

@@ -104,15 +104,15 @@ class TernarySum(ConstraintSet):
         for _ in range(SWEEPS):
             levels = scales @ signs.T
             chosen = signs[(rows[..., None] - levels[:, None]).abs().argmin(-1)]
+            products = chosen.transpose(1, 2) @ torch.cat([chosen, rows[..., None]], -1)
+            inverse = torch.linalg.pinv(products[..., :-1], hermitian=True)
+            scales = (inverse @ products[..., -1:])[..., 0]
             found = (chosen * scales[:, None]).sum(-1)
             left = (rows - found).square().sum(1)
             gained = left < error
             if not gained.any():
                 break
             best, error = torch.where(gained[:, None], found, best), torch.minimum(left, error)
-            products = chosen.transpose(1, 2) @ torch.cat([chosen, rows[..., None]], -1)
-            inverse = torch.linalg.pinv(products[..., :-1], hermitian=True)
-            scales = (inverse @ products[..., -1:])[..., 0]
         stays = torch.tensor([self._holds(row) for row in rows], device=rows.device)
         return torch.where(stays[:, None], rows, best)
 
