@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from tdc_deploy.errors import TdcError
 from tdc_train.conversion import decomposable
-from tdc_train.projections.sets import ConstraintSet, make_set
+from tdc_train.projections.sets import ConstraintSet, make_set, obeys_n_m
+from tdc_train.projections.sets.base import FLOAT_BITS
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def sizes(model: nn.Module, held: Mapping[str, ConstraintSet]) -> dict[str, Any]
     """What the network's weights take, plain values: of each held layer and of all.
 
     `bits` count all parameters and BatchNorm's statistics, float32 unless a set holds them; how a set's are
-    counted its class says. `macs_share` is of the layer's dense multiply-adds.
+    counted its class says. `macs_share` is of the layer's dense multiply-adds; `tensorrt_sparse` tells
+    whether TensorRT's sparse kernels take the dense weight (2:4, whatever the set is).
     """
     layers, saved = {}, 0
     for path, weight in weights_of(model, held).items():
@@ -90,8 +92,10 @@ def sizes(model: nn.Module, held: Mapping[str, ConstraintSet]) -> dict[str, Any]
             "shared_bits": found.shared_bits,
             "dense_bits": found.dense_bits,
             "macs_share": found.macs / found.dense_macs,
+            "tensorrt_sparse": obeys_n_m(weight.detach()),
         }
-    dense = 32 * sum(t.numel() for t in model.state_dict().values() if t.is_floating_point())
+    tensors = [*model.parameters(), *model.buffers()]
+    dense = FLOAT_BITS * sum(t.numel() for t in tensors if t.is_floating_point())
     return {
         "layers": layers,
         "bits": dense - saved,
