@@ -40,7 +40,6 @@ def exact_scale(sizes: Tensor, top: int, least: int, shares: Tensor) -> Tensor:
     level = torch.arange(1, top + 1, dtype=torch.float64, device=sizes.device)
     there = (sizes > 0).double() * shares
     moments = sizes[..., None] / (level - 0.5)
-    forced = least and sizes > 0
     if least:
         moments[..., 0] = torch.where(sizes > 0, torch.inf, moments[..., 0])
     order = moments.flatten(1).argsort(dim=-1, descending=True, stable=True)
@@ -52,7 +51,7 @@ def exact_scale(sizes: Tensor, top: int, least: int, shares: Tensor) -> Tensor:
     if least:
         # Assignments that leave a forced one at zero do not count.
         steps = torch.arange(1, gain.shape[1] + 1, device=gain.device)
-        gain = gain.masked_fill(steps < forced.sum(-1, keepdim=True), -1.0)
+        gain = gain.masked_fill(steps < (sizes > 0).sum(-1, keepdim=True), -1.0)
     best = gain.argmax(1, keepdim=True)
     found = gained.gather(1, best) / spent.gather(1, best)
     return torch.where(spent.gather(1, best) > 0, found, 0.0)
