@@ -18,11 +18,14 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.constraint_rows import DENSE, NETWORKS, ROWS, recipe_of
 from benchmarks.training import write_json
 from benchmarks.training_arms import DATA
+
+if TYPE_CHECKING:
+    from tdc_train.data.base import Data
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "constraint_sets.json"
@@ -85,9 +88,9 @@ def row_folder(folder: Path, network: str, seed: int, row: str) -> Path:
 
 
 def run_row(chosen: argparse.Namespace) -> None:
-    """Train one row, and evaluate what its stages left on the test images."""
+    """Train one row, and evaluate what its last stages left on the test images."""
+    from tdc_train.data.registry import make_data
     from tdc_train.recipe_file import recipe_from
-    from tdc_train.training.assess import assess
     from tdc_train.training.run import fit
 
     network, seed, row = chosen.row.split(",")
@@ -101,14 +104,29 @@ def run_row(chosen: argparse.Namespace) -> None:
     )
     here = row_folder(chosen.folder, network, int(seed), row)
     result = fit(recipe, here, resume=(here / "last.pt").exists(), device="cpu", threads=1)
+    read = make_data(recipe.data.name, recipe.data.root, recipe.data.options)
     # What was projected last, and the end: ten thousand images take as long as an epoch.
-    stages = {
-        stage.name: assess(here / "stages" / f"{stage.name}.pt", device="cpu", threads=1).as_json()
-        for stage in recipe.stages[-2:]
-    }
-    for stage in stages.values():
-        del stage["checkpoint"]
+    names = [stage.name for stage in recipe.stages[-2:]]
+    stages = {name: evaluate(here / "stages" / f"{name}.pt", read) for name in names}
     write_json(here / "row.json", {"log": result.rows, "stages": stages})
+
+
+def evaluate(checkpoint: Path, data: Data) -> dict[str, Any]:
+    """Accuracy on the test images, multiply-adds with nonzero numbers, and the compressed size."""
+    from tdc_train.constraints import Constraints, constrained_macs, sizes
+    from tdc_train.training.checkpoint import read_checkpoint
+    from tdc_train.training.evaluate import layer_macs, score
+    from tdc_train.training.rebuild import rebuilt
+
+    read = read_checkpoint(checkpoint)
+    model = rebuilt(read)
+    found = sizes(model, Constraints.from_json(read.constraints).held)
+    return {
+        "accuracy": score(model, data.test).accuracy,
+        "macs": constrained_macs(layer_macs(model, data.shape), found),
+        "compression": found["compression"],
+        "layers": found["layers"],
+    }
 
 
 def summary(folder: Path, network: str, seeds: list[int], row: str) -> dict[str, Any]:
@@ -128,7 +146,7 @@ def summary(folder: Path, network: str, seeds: list[int], row: str) -> dict[str,
         "points_to_dense": points,
         "points_mean": fmean(points),
         "macs_share": fmean(a["macs"] / b["macs"] for a, b in zip(last, dense, strict=True)),
-        "compression": fmean(one.get("constraints", {}).get("compression", 1.0) for one in last),
+        "compression": fmean(one["compression"] for one in last),
         "admm_relative_primal_residual": residuals,
         "seconds": [sum(e.get("seconds", 0.0) for e in one["log"]) for one in read],
     }
