@@ -96,9 +96,9 @@ def run_row(chosen: argparse.Namespace) -> None:
     network, seed, row = chosen.row.split(",")
     described = NETWORKS[network]
     weights = str(HERE / "checkpoints" / described.checkpoint)
-    data: dict[str, Any] = {**DATA}
+    data: dict[str, Any] = dict(DATA)
     if chosen.images:
-        data["options"] = {**DATA["options"], "train": chosen.images}
+        data["options"] = {**data["options"], "train": chosen.images}
     recipe = recipe_from(
         recipe_of(described, ROWS[row], int(seed), weights, data, chosen.epochs), f"row {row}"
     )

@@ -125,6 +125,18 @@ def test_fine_tuning_stays_in_the_set(tmp_path: Path, table: dict[str, Any]) -> 
     assert recipe_from(recipe_to(recipe), "again") == recipe
 
 
+def test_a_run_that_starts_at_constrained_weights_stays_inside(
+    folder: Path, tmp_path: Path
+) -> None:
+    start = folder / "stages" / "finetune.pt"
+    model = {"name": "tests.train.tiny:TinyNet", "weights": str(start)}
+    fit(tiny(FINETUNE, model=model), tmp_path / "run")
+    before, after = weights(folder, "finetune"), weights(tmp_path / "run", "finetune")
+    assert torch.equal(after["conv2.weight"] != 0, before["conv2.weight"] != 0)
+    assert not torch.equal(after["conv2.weight"], before["conv2.weight"])
+    assert constraints(tmp_path / "run", "finetune") == constraints(folder, "finetune")
+
+
 def conv_net() -> Any:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(8, 8, 3, bias=False), nn.Conv2d(8, 8, 3, bias=False))

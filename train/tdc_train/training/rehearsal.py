@@ -32,11 +32,12 @@ class Rehearsal:
     world: World
     data: Data
 
-    def plans(self, plan: Plan | None, first: int) -> list[Plan | None]:
+    def plans(self, plan: Plan | None, first: int, constraints: Constraints) -> list[Plan | None]:
         """Each stage's plan; the stages from `first` on are checked.
 
         Args:
             plan: what the network is decomposed by at the start.
+            constraints: what it is held in before stage `first`.
 
         Raises:
             TdcError: ranks, batches, teachers or losses that a stage could not be run with.
@@ -46,7 +47,6 @@ class Rehearsal:
         check_model(dense, self.recipe.model.name, self.data)
         model = dense if plan is None else stages.decomposed(copy.deepcopy(dense), plan)
         ends: dict[str, nn.Module] = {}
-        constraints = Constraints()
         for i, spec in enumerate(self.recipe.stages):
             if spec.kind in (*PLANNED, "project") and model is not dense:
                 raise TdcError(
@@ -56,9 +56,9 @@ class Rehearsal:
             if spec.ranks.given:
                 plan = stages.plan_for(spec.ranks, dense)
             plans.append(plan)
-            if spec.set:
+            if i >= first and spec.set:
                 constraints = stages.aimed(spec, dense, constraints)
-            if spec.kind == "project":
+            if i >= first and spec.kind == "project":
                 constraints = Constraints({}, {**constraints.held, **constraints.aim})
             if spec.kind == "decompose":
                 assert plan is not None

@@ -40,6 +40,7 @@ from tdc_train.training.norm_statistics import re_estimate
 from tdc_train.training.order import Moment
 from tdc_train.training.rebuild import (
     STAGES,
+    constraints_at_start,
     fresh,
     plan_at_start,
     rebuilt,
@@ -149,14 +150,17 @@ class _Run:
     def go(self, start: Checkpoint | None) -> None:
         first = 0 if start is None else start.stage
         rehearsal = Rehearsal(self.recipe, self.folder, self.world, self.data)
-        plans = rehearsal.plans(self._plan_at_start(start), first)
+        if start is None:
+            self.constraints = constraints_at_start(self.recipe.model)
+        else:
+            self.constraints = Constraints.from_json(start.constraints)
+        plans = rehearsal.plans(self._plan_at_start(start), first, self.constraints)
         torch.manual_seed(self.recipe.seed)
         if start is None:
             model = fresh(self.recipe.model)
         else:
             model = rebuilt(start, trust=self.recipe.model.name)
             self.rows = start.rows
-            self.constraints = Constraints.from_json(start.constraints)
             if self.world.leads:
                 write_csv(self.folder, self.rows)
         if self.recipe.tensorboard and self.world.leads:

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from tdc_train.projections.sets.base import ConstraintSet, check_whole
 
-SWEEPS = 30
+SWEEPS = 200
 # A sweep that gains less of the squared distance is the last.
 GAIN = 1e-3
+# Nearer to the set than this, as a share of the energy, sweeps end later: a member shall be found again.
+NEAR, GAIN_NEAR = 0.05, 1e-6
 # Squared, and of the weight's energy: a distance of rounding only.
 NOTHING = 1e-13
 # More kernels would not be fewer than the places of a 3x3 one.
@@ -30,7 +32,8 @@ class KernelBasis(ConstraintSet):
     The SVD of that rank gives B; A is brought to its kind, and B is refitted by least squares. From there
     A of its pattern, B, and the pattern are fitted in turns as long as that gains. Prepared sets begin
     with the trained weights' basis, `start`, and not each time with an SVD of their own: that would turn
-    a member's basis, and its coefficients would be of that kind no more.
+    a member's basis, and its coefficients would be of that kind no more. Members near the start are found
+    again but for rare ones of a few coefficients; the nearest of all members is not promised.
     """
 
     keeps_values = True
@@ -80,7 +83,8 @@ class KernelBasis(ConstraintSet):
             gained = error - left
             if gained > 0:
                 best, error = (a, basis), left
-            if gained <= GAIN * left or error <= NOTHING * energy:
+            enough = GAIN if left > NEAR * energy else GAIN_NEAR
+            if gained <= enough * left or error <= NOTHING * energy:
                 break
         return best
 
