@@ -40,6 +40,8 @@ RECIPE = tiny(
     {"kind": "admm", "name": "quantise", "epochs": 1, "set": LEVELS},
     {**PROJECT, "name": "levels"},
     {**FINETUNE, "name": "end", "ema": 0.5},
+    # A stage begins at the projected weights, not at the free ones.
+    {**FINETUNE, "name": "after", "epochs": 1},
 )
 
 
@@ -84,13 +86,14 @@ def test_pruned_then_quantised_with_the_masks_held(folder: Path) -> None:
     # It was trained after each projection.
     assert not torch.equal(weights(folder, "finetune")["fc.weight"], pruned["fc.weight"])
     assert not torch.equal(done["fc.weight"], weights(folder, "levels")["fc.weight"])
-    assert torch.equal(read_checkpoint(folder / "best.pt").model["fc.weight"], done["fc.weight"])
+    after = weights(folder, "after")["fc.weight"]
+    assert torch.equal(read_checkpoint(folder / "best.pt").model["fc.weight"], after)
     rows = {row["stage"]: row for row in read_checkpoint(folder / "last.pt").rows}
     assert 0 < rows["project"]["projected"] < 1
     assert rows["levels"]["compression"] > rows["project"]["compression"] > 1
 
 
-@pytest.mark.parametrize("call", [9, 13, 21, 29, 33])
+@pytest.mark.parametrize("call", [9, 21, 29, 37, 45])
 def test_killed_and_resumed_it_gives_the_same(folder: Path, tmp_path: Path, call: int) -> None:
     killed = tmp_path / "run"
     assert killed_fit(killed, RECIPE, call, Path, "replace") == signal.SIGKILL
