@@ -61,6 +61,7 @@ def build(
     refit: engine_options.RefitOption = False,
     no_library_tactics: engine_options.NoLibraryTacticsOption = False,
     plugin_mode: engine_options.PluginModeOption = None,
+    sparsity: engine_options.SparsityOption = None,
     report: options.ReportOption = None,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -89,6 +90,7 @@ def build(
         refit=refit,
         library_tactics=not no_library_tactics,
         plugin_mode=plugin_mode,
+        sparsity=sparsity,
     )
     with out.progress() as progress:
         artifact = api.build(

@@ -48,6 +48,7 @@ def plan(
     refit: engine_options.RefitOption = False,
     no_library_tactics: engine_options.NoLibraryTacticsOption = False,
     plugin_mode: engine_options.PluginModeOption = None,
+    sparsity: engine_options.SparsityOption = None,
     report: options.ReportOption = None,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -74,6 +75,7 @@ def plan(
             refit=refit,
             library_tactics=not no_library_tactics,
             plugin_mode=plugin_mode,
+            sparsity=sparsity,
         ),
     )
     with out.progress() as progress:

@@ -9,13 +9,16 @@ from typing import Any, Literal, get_args
 from tdc_deploy.errors import TdcError
 from tdc_deploy.types import check_number
 
-Kind = Literal["dense", "admm", "decompose", "finetune", "slices"]
+Kind = Literal["dense", "admm", "decompose", "project", "finetune", "slices"]
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["cosine", "step", "constant"]
 Distillation = Literal["none", "hard", "soft", "feature"]
 Init = Literal["hosvd", "hooi", "data-aware"]
-# Kinds of stages that need to be told ranks.
+# Kinds of stages that need to be told ranks, unless they have a set.
 PLANNED = ("admm", "decompose")
+# Those that may have a set, and those that can come after a projection to one.
+SET_KINDS = ("admm", "project")
+HOLDING = ("dense", "finetune", *SET_KINDS)
 
 
 def _choice(name: str, value: object, choices: Any) -> None:
@@ -177,7 +180,9 @@ class RanksSpec:
 
 @dataclass(frozen=True)
 class AdmmSpec:
-    """ADMM's ρ, or 0 for one scaled to the steps and learning rates. The plan's forms are the sets."""
+    """ADMM's ρ, or 0 for one scaled to the steps and learning rates. The sets are the plan's forms, or the
+    stage's `set`.
+    """
 
     rho: float = 0.0
 
@@ -212,6 +217,8 @@ class StageSpec:
         amp: half precision where it is safe: bfloat16 on a CPU, float16 on a GPU.
         optimizer, schedule: of slices AdamW at 1e-3 without weight decay if not given, and half a cosine.
         ranks: for admm and decompose; without any, those of the stage before.
+        set: for admm instead of ranks: the constraint set's name and parameters
+            (`projections.sets.registry`); for project, where it is the admm stage's before if not given.
     """
 
     kind: Kind
@@ -229,6 +236,7 @@ class StageSpec:
     channels_last: bool = True
     distill: DistillSpec = DistillSpec()
     ranks: RanksSpec = RanksSpec()
+    set: Mapping[str, Any] = field(default_factory=dict)
     admm: AdmmSpec = AdmmSpec()
     init: InitSpec = InitSpec()
 
@@ -256,8 +264,22 @@ class StageSpec:
                 "admm by AdamW without rho",
                 expected="a rho: how far it pulls is known beforehand for SGD only",
             )
+        if self.set:
+            self._check_set()
         if self.mixup and self.distill.name != "none":
             raise TdcError("mixup and distillation", expected="one of them in a stage")
+
+    def _check_set(self) -> None:
+        # It needs torch, which reading a recipe does not.
+        from tdc_train.projections.sets.registry import chosen_set
+
+        if self.kind not in SET_KINDS:
+            raise TdcError(
+                f"a set for a stage of kind {self.kind}", expected=f"for {' or '.join(SET_KINDS)}"
+            )
+        if self.ranks.given:
+            raise TdcError("a set and ranks", expected="one of them")
+        chosen_set(self.set)
 
     def _check_slices(self) -> None:
         if not self.distill.teacher:
@@ -297,12 +319,13 @@ class Recipe:
             if name in names[:i]:
                 raise TdcError(f"two stages named {name!r}", fix="give each a name of its own")
         self._check_ranks()
+        self._check_sets()
 
     def _check_ranks(self) -> None:
         known = decomposed = False
         for stage in self.stages:
             known = known or stage.ranks.given
-            if stage.kind in PLANNED and not known:
+            if stage.kind in PLANNED and not known and not stage.set:
                 raise TdcError(
                     f"stage {stage.name!r} without ranks",
                     expected="plan, layers or ratio in its [stages.ranks], or in a stage before",
@@ -313,3 +336,24 @@ class Recipe:
             if stage.kind == "slices" and not decomposed and not self.model.weights:
                 raise TdcError("slices of a dense model", expected="a decompose stage before")
             decomposed = decomposed or stage.kind == "decompose"
+
+    def _check_sets(self) -> None:
+        aimed = projected = False
+        for stage in self.stages:
+            aimed = aimed or bool(stage.set)
+            if projected and stage.kind not in HOLDING:
+                raise TdcError(
+                    f"stage {stage.name!r} ({stage.kind}) after a projection",
+                    expected=f"{', '.join(HOLDING)}",
+                )
+            if stage.kind == "admm" and not stage.set and projected:
+                raise TdcError(
+                    f"stage {stage.name!r} without a set", expected="one, after a projection"
+                )
+            if stage.kind == "project":
+                if not aimed:
+                    raise TdcError(
+                        f"stage {stage.name!r} without a set",
+                        expected="set = { name = ... } in it, or in an admm stage before",
+                    )
+                aimed, projected = False, True

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from tdc_train.training.order import MIXUP, Moment, epoch_batches
 from tdc_train.training.protocols import Loss, Regulariser
 from tdc_train.training.schedule import make_optimizer, rate
 
+if TYPE_CHECKING:
+    from tdc_train.training.hold import Hold
+
 # Looking at the loss makes a GPU's queue run dry.
 CHECK_EVERY = 50
 # Batches that are read while a GPU computes.
@@ -33,10 +36,11 @@ Watch = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Method:
-    """How a stage trains: its loss and, with ADMM, what pulls at the weights."""
+    """How a stage trains: its loss, with ADMM what pulls at the weights, and what they are held in."""
 
     loss: Loss
     regulariser: Regulariser | None = None
+    hold: Hold | None = None
 
 
 class Trainer:
@@ -79,14 +83,18 @@ class Trainer:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The model with the weights that are evaluated: the moving average if there is one."""
-        with nullcontext() if self.ema is None else self.ema.applied(self.model):
+        """The model with the weights that are evaluated: the moving average if there is one, projected to
+        the sets that hold them.
+        """
+        with nullcontext() if self.ema is None else self.ema.applied(self.model), self._held():
             yield
 
     def finish(self) -> None:
         """Leave the model with the weights that are evaluated."""
         if self.ema is not None:
             self.model.load_state_dict(self.ema.average)
+        if self._method.hold is not None:
+            self._method.hold.finish()
 
     def epoch(self, moment: Moment, watch: Watch) -> dict[str, float]:
         """Train one epoch; return its figures.
@@ -152,20 +160,27 @@ class Trainer:
         """One step; returns loss and penalty, float64 [2]."""
         device = self._world.device.type
         half = torch.float16 if device == "cuda" else torch.bfloat16
-        with torch.autocast(device, half, enabled=self._spec.amp):
-            loss, _ = self._method.loss(self._wrapped, images, targets)
-        regulariser = self._method.regulariser
-        penalty = loss.new_zeros(()) if regulariser is None else regulariser.penalty()
-        self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss.float() + penalty).backward()
+        with self._held():
+            with torch.autocast(device, half, enabled=self._spec.amp):
+                loss, _ = self._method.loss(self._wrapped, images, targets)
+            regulariser = self._method.regulariser
+            penalty = loss.new_zeros(()) if regulariser is None else regulariser.penalty()
+            self._optimizer.zero_grad(set_to_none=True)
+            self._scaler.scale(loss.float() + penalty).backward()
         if self._spec.clip:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self._spec.clip)
         self._scaler.step(self._optimizer)
         self._scaler.update()
+        if self._method.hold is not None:
+            self._method.hold.after_step()
         if self.ema is not None:
             self.ema.update(self.model)
         return torch.stack((loss.detach().double(), penalty.detach().double()))
+
+    def _held(self) -> AbstractContextManager[None]:
+        hold = self._method.hold
+        return nullcontext() if hold is None else hold.projected()
 
     def _check(self, sums: Tensor, moment: Moment) -> None:
         # Over all processes, so that all stop.
@@ -184,6 +199,7 @@ class Trainer:
             if self.ema is None
             else {"average": self.ema.average, "steps": self.ema.steps},
             "regulariser": None if regulariser is None else regulariser.state_dict(),
+            "hold": None if self._method.hold is None else self._method.hold.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -197,6 +213,8 @@ class Trainer:
                 self.ema.average[name].copy_(value)
         if self._method.regulariser is not None:
             self._method.regulariser.load_state_dict(state["regulariser"])
+        if self._method.hold is not None:
+            self._method.hold.load_state_dict(state["hold"])
 
 
 def check_batch(spec: StageSpec, images: int, world: World) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from tdc_deploy.errors import TdcError
 from tdc_deploy.plan_file import Plan
+from tdc_train.constraints import Constraints
 from tdc_train.data.base import Data
 from tdc_train.modes import evaluating
 from tdc_train.recipe import PLANNED, Recipe, StageSpec
@@ -31,11 +32,12 @@ class Rehearsal:
     world: World
     data: Data
 
-    def plans(self, plan: Plan | None, first: int) -> list[Plan | None]:
+    def plans(self, plan: Plan | None, first: int, constraints: Constraints) -> list[Plan | None]:
         """Each stage's plan; the stages from `first` on are checked.
 
         Args:
             plan: what the network is decomposed by at the start.
+            constraints: what it is held in before stage `first`.
 
         Raises:
             TdcError: ranks, batches, teachers or losses that a stage could not be run with.
@@ -46,7 +48,7 @@ class Rehearsal:
         model = dense if plan is None else stages.decomposed(copy.deepcopy(dense), plan)
         ends: dict[str, nn.Module] = {}
         for i, spec in enumerate(self.recipe.stages):
-            if spec.kind in PLANNED and model is not dense:
+            if spec.kind in (*PLANNED, "project") and model is not dense:
                 raise TdcError(
                     f"stage {spec.name!r} of a network that is decomposed already",
                     expected="weights of a dense one",
@@ -54,6 +56,10 @@ class Rehearsal:
             if spec.ranks.given:
                 plan = stages.plan_for(spec.ranks, dense)
             plans.append(plan)
+            if i >= first and spec.set:
+                constraints = stages.aimed(spec, dense, constraints)
+            if i >= first and spec.kind == "project":
+                constraints = Constraints({}, {**constraints.held, **constraints.aim})
             if spec.kind == "decompose":
                 assert plan is not None
                 model = stages.decomposed(copy.deepcopy(dense), plan)

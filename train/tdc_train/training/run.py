@@ -18,6 +18,7 @@ from tdc_deploy.files import write_whole
 from tdc_deploy.plan_file import Plan, plan_from_json, plan_to_json
 from tdc_deploy.progress import Progress, silent
 from tdc_deploy.strict_json import dumps
+from tdc_train.constraints import Constraints
 from tdc_train.data.base import Data
 from tdc_train.data.registry import make_data
 from tdc_train.recipe import Recipe, StageSpec
@@ -39,6 +40,7 @@ from tdc_train.training.norm_statistics import re_estimate
 from tdc_train.training.order import Moment
 from tdc_train.training.rebuild import (
     STAGES,
+    constraints_at_start,
     fresh,
     plan_at_start,
     rebuilt,
@@ -142,12 +144,17 @@ class _Run:
     warn: Warn
     rows: list[dict[str, Any]] = field(default_factory=list)
     plan: Plan | None = None
+    constraints: Constraints = field(default_factory=Constraints)
     board: TensorBoard | None = None
 
     def go(self, start: Checkpoint | None) -> None:
         first = 0 if start is None else start.stage
         rehearsal = Rehearsal(self.recipe, self.folder, self.world, self.data)
-        plans = rehearsal.plans(self._plan_at_start(start), first)
+        if start is None:
+            self.constraints = constraints_at_start(self.recipe.model)
+        else:
+            self.constraints = Constraints.from_json(start.constraints)
+        plans = rehearsal.plans(self._plan_at_start(start), first, self.constraints)
         torch.manual_seed(self.recipe.seed)
         if start is None:
             model = fresh(self.recipe.model)
@@ -193,6 +200,9 @@ class _Run:
     def _train(
         self, i: int, spec: StageSpec, model: nn.Module, plan: Plan | None, state: Checkpoint | None
     ) -> None:
+        begun = state is not None and state.training is not None
+        if spec.set and not begun:
+            self.constraints = stages.aimed(spec, model, self.constraints)
         trainer = self._trainer(spec, model, plan)
         best, first = (-1.0, 0.0), 0
         if state is not None and state.training is not None:
@@ -220,24 +230,32 @@ class _Run:
         loss = stages.make_loss(spec, model, teacher)
         regulariser = None
         if spec.kind == "admm":
-            assert plan is not None
             factor = self.world.size if spec.per_process else 1
             # The learning rate is multiplied, too.
             steps = max(len(self.data.train) // (spec.batch * factor), 1) * factor
-            regulariser = stages.admm_regulariser(spec, model, plan, steps)
-        method = Method(loss, regulariser)
+            if spec.set:
+                regulariser = stages.admm_to_sets(spec, model, self.constraints, steps)
+            else:
+                assert plan is not None
+                regulariser = stages.admm_regulariser(spec, model, plan, steps)
+        method = Method(loss, regulariser, stages.hold_of(model, self.constraints))
         return Trainer(model, spec, method, self.data.train, self.data.classes, self.world)
 
     def _transform(self, i: int, spec: StageSpec, model: nn.Module, plan: Plan | None) -> nn.Module:
         """A stage without epochs of its own: it is run again from its start if it is stopped."""
         self.progress(spec.name, 0, 1)
-        moment, figures = Moment(self.recipe.seed, i, 0), {}
+        moment = Moment(self.recipe.seed, i, 0)
+        figures: dict[str, Any] = {}
         batches = SomeImages(
             self.data.train, moment, spec.batch, spec.init.images, self.world.device
         )
         if spec.kind == "slices":
             teacher = self._teacher(spec)
             figures = stages.fit_slices(spec, model, teacher, batches, self.warn)
+        elif spec.kind == "project":
+            if spec.set:
+                self.constraints = stages.aimed(spec, model, self.constraints)
+            self.constraints, figures = stages.projected(model, self.constraints)
         else:
             assert plan is not None
             model = stages.initialised(model, plan, spec.init.name, batches)
@@ -281,6 +299,7 @@ class _Run:
             figures=known,
             shape=list(self.data.shape),
             classes=self.data.classes,
+            constraints=self.constraints.to_json(),
         )
         if self.world.leads:
             self._write(checkpoint, spec, better, done)
