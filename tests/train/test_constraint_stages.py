@@ -93,7 +93,7 @@ def test_pruned_then_quantised_with_the_masks_held(folder: Path) -> None:
     assert rows["levels"]["compression"] > rows["project"]["compression"] > 1
 
 
-@pytest.mark.parametrize("call", [9, 21, 29, 37, 45])
+@pytest.mark.parametrize("call", [9, 21, 29, 37, 49])
 def test_killed_and_resumed_it_gives_the_same(folder: Path, tmp_path: Path, call: int) -> None:
     killed = tmp_path / "run"
     assert killed_fit(killed, RECIPE, call, Path, "replace") == signal.SIGKILL
