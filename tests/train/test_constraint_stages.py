@@ -93,12 +93,26 @@ def test_pruned_then_quantised_with_the_masks_held(folder: Path) -> None:
     assert rows["levels"]["compression"] > rows["project"]["compression"] > 1
 
 
-@pytest.mark.parametrize("call", [9, 21, 29, 37, 45])
+@pytest.mark.parametrize("call", [9, 21, 29, 37, 49])
 def test_killed_and_resumed_it_gives_the_same(folder: Path, tmp_path: Path, call: int) -> None:
     killed = tmp_path / "run"
     assert killed_fit(killed, RECIPE, call, Path, "replace") == signal.SIGKILL
     fit(RECIPE, killed, resume=True)
     assert same(content(killed), content(folder))
+
+
+def test_a_resumed_stage_keeps_the_set_that_it_began_with(tmp_path: Path) -> None:
+    # The basis to begin with is that of the weights before the first epoch.
+    table = {"name": "sparse_basis", "density": 0.2}
+    admm = {"kind": "admm", "epochs": 2, "set": table, "admm": {"rho": 1.0}}
+    recipe = tiny(admm, PROJECT)
+    fit(recipe, tmp_path / "whole")
+    killed = tmp_path / "killed"
+    # Within the second epoch's writing.
+    assert killed_fit(killed, recipe, 7, Path, "replace") == signal.SIGKILL
+    assert read_checkpoint(killed / "last.pt").epoch == 1
+    fit(recipe, killed, resume=True)
+    assert same(content(killed), content(tmp_path / "whole"))
 
 
 @pytest.mark.parametrize(
