@@ -152,6 +152,8 @@ def _build(evaluator: Evaluator, plan: Plan | None, max_error: float, progress: 
     built = _Built(plan, model, *evaluator.compare(model, FINAL), limit, came_compressed)
     if not built.within_limit and selection:
         model = evaluator.model(selection)
+        assert plan is not None
+        plan = with_errors(plan, evaluator.source, refined=False)
         built = _Built(plan, model, *evaluator.compare(model, FINAL), limit, came_compressed)
     progress("verifying", 1, 1)
     return built

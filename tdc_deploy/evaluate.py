@@ -188,7 +188,13 @@ class Evaluator:
             "shapes": {name: list(shape) for name, shape in self.source.inputs.items()},
             "inputs": self._inputs_sha256,
             "selection": forms,
+            **self._describe_statistics(forms),
         }
+
+    def _describe_statistics(self, forms: Mapping[str, str]) -> dict[str, str]:
+        """On what inputs the layers were decomposed, where any was."""
+        statistics = self.source.statistics
+        return {"statistics": statistics.sha256} if forms and statistics is not None else {}
 
     @cached_property
     def _inputs_sha256(self) -> list[str]:
