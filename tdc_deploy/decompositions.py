@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
@@ -43,6 +44,11 @@ class Decompositions:
         """Whether the layer is decomposed for the inputs that it sees."""
         moment = self._moments.get(name)
         return moment is not None and bool(moment.any()) and bool(self._kernel_of(name).any())
+
+    def by_channel(self, name: str) -> bool:
+        """Whether the layer's second moment is of its channels, not of its patches."""
+        shape = self._kernel_of(name).shape
+        return len(self._moments[name]) < math.prod(shape[1:])
 
     def errors(self, name: str, candidates: Sequence[Candidate]) -> list[float]:
         """What each candidate loses; all from one factorisation for the layer.

@@ -141,7 +141,7 @@ def with_errors(plan: Plan, source: Source, refined: bool = True) -> Plan:
         error = source.decompositions.error(name, candidate, refined) if chosen else 0.0
         layers[name] = replace(choice, candidate=replace(candidate, error=error))
     sha256 = None if source.statistics is None else source.statistics.sha256
-    return replace(plan, layers=layers, statistics_sha256=sha256)
+    return replace(plan, layers=layers, statistics_sha256=sha256, sequential=False)
 
 
 def _run(search: Search, goal: Goal) -> Tried:
