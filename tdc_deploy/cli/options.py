@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from tdc_deploy.errors import TdcError
+
+if TYPE_CHECKING:
+    from tdc_calibration.stage import CalibrationData
 
 # Typer reads these annotations at run time, on Python 3.10 too.
 ModelArgument = Annotated[Path, typer.Argument(help="ONNX model.", show_default=False)]
@@ -16,6 +19,20 @@ InputsOption = Annotated[
     typer.Option(
         help="Samples to verify on: an .npz file or a folder of .npy files, named as the model's "
         "inputs, one sample per row, at least 8; class numbers in `labels`."
+    ),
+]
+CalibOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        help="Data to decompose the layers for and to correct them by: .npz, a folder of .npy files or of "
+        "images, or statistics of tdc-deploy calibrate. Without --inputs every other sample verifies."
+    ),
+]
+DataAwareOption = Annotated[
+    bool,
+    typer.Option(
+        "--data-aware/--no-data-aware",
+        help="Whether --calib decomposes the layers, or only corrects and verifies.",
     ),
 ]
 ShapesOption = Annotated[
@@ -53,8 +70,8 @@ SpeedupOption = Annotated[
 MaxErrorOption = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option(
-        help="Limit of the output's relative error, which no budget overrides. 0.1 with --inputs; "
-        "must be given without."
+        help="Limit of the output's relative error, which no budget overrides. 0.1 with --inputs or "
+        "--calib; must be given without."
     ),
 ]
 SolverOption = Annotated[
@@ -67,6 +84,17 @@ FlopsOption = Annotated[
 ThetaOption = Annotated[
     float, typer.Option(help="tdc only: a layer that gains less than this share stays dense.")
 ]
+
+
+def calibration(calib: Path | None, data_aware: bool) -> CalibrationData | None:
+    """Calibration data with what was said about them."""
+    if calib is None:
+        if not data_aware:
+            raise TdcError("--no-data-aware without --calib", fix="leave it out")
+        return None
+    from tdc_calibration.stage import CalibrationData
+
+    return CalibrationData(calib, data_aware)
 
 
 def parse_shapes(values: list[str] | None) -> dict[str, tuple[int, ...]]:

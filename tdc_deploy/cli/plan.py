@@ -22,6 +22,8 @@ def plan(
         typer.Option("--output", "-o", help="Plan file to write, JSON."),
     ] = None,
     inputs: options.InputsOption = None,
+    calib: options.CalibOption = None,
+    data_aware: options.DataAwareOption = True,
     latency_budget: options.BudgetOption = None,
     speedup: options.SpeedupOption = None,
     max_error: options.MaxErrorOption = None,
@@ -82,6 +84,7 @@ def plan(
         made = api.plan(
             model,
             inputs=inputs,
+            calib=options.calibration(calib, data_aware),
             latency_budget=latency_budget,
             speedup=speedup,
             max_error=max_error,

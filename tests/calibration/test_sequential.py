@@ -123,7 +123,7 @@ def test_joint_moments_and_the_best_kernel_by_least_squares(source: Source) -> N
     )
     x, y = x - x.mean(0), y - y.mean(0)
     own = y.T @ y / len(y)
-    ridge = SHRINKAGE * own.trace() / len(own) * np.eye(len(own))
+    ridge = SHRINKAGE * own.trace() / len(y) * np.eye(len(own))
     for found, expected in ((joint.own, own), (joint.crossed, x.T @ y / len(y))):
         assert np.abs(found - expected - ridge).max() <= TOLERANCE * own.max()
     weight = kernel(source.convs["conv2"].node)
