@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tdc_calibration.calibration import calibrate
 from tdc_calibration.sequential import SequentialChoice, sequential_factors
-from tdc_calibration.statistics import measure_statistics
 
 from benchmarks.calibration_networks import NETWORKS, Subject, opened
 from benchmarks.calibration_ranks import RANKS, macs_share
@@ -69,7 +69,8 @@ def environment() -> dict[str, Any]:
 def run(network: str, ranks: str, seed: int) -> dict[str, Any]:
     """One draw of calibration images: every arm's logits on the test images, and what they are told by."""
     subject = opened(NETWORKS[network], seed)
-    source = subject.source.with_statistics(measure_statistics(subject.source, subject.reader))
+    measured = calibrate(subject.source, subject.reader, ranges=False, threads=1)
+    source = subject.source.with_statistics(measured.statistics)
     selection = RANKS[ranks](subject.source)
     dense = outputs(subject, source, None, {}, None)
     arms = dict(all_arms(subject, source, selection))

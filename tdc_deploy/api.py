@@ -441,6 +441,13 @@ def _calibrated(
 ) -> Calibrated:
     from tdc_calibration.stage import calibrated
 
+    path = calibration.path
+    if inputs is not None and path is not None and Path(inputs).resolve() == path.resolve():
+        raise TdcError(
+            f"{inputs} both to calibrate and to verify on",
+            expected="samples to verify on that calibration does not see",
+            fix="leave --inputs out: every other sample of --calib then verifies",
+        )
     samples = None if inputs is None else _samples(source, inputs)
     return calibrated(source, calibration, samples, backend, progress)
 

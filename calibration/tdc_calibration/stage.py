@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
+from tdc_calibration.calibration import Calibration, calibrate
 from tdc_calibration.readers import Preprocessing, Reader, input_spec, open_data
 from tdc_calibration.readers.iterables import Source as FromPython
 from tdc_calibration.sequential import MOST_SAMPLES, SequentialChoice
-from tdc_calibration.statistics import is_statistics, measure_statistics, read_statistics
-from tdc_deploy.backends.base import Backend
-from tdc_deploy.errors import TdcError
+from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.evaluate import InSequence
 from tdc_deploy.progress import Progress
-from tdc_deploy.samples import SPLIT_FROM, Samples
+from tdc_deploy.samples import MIN_SAMPLES, SPLIT_FROM, Samples
 from tdc_deploy.source import Source
-from tdc_deploy.statistics import LayerStatistics
 
 StrPath = str | PathLike[str]
 
@@ -47,11 +46,6 @@ class CalibrationData:
         """All that is read."""
         return [path for path in (self.path, self.labels) if path is not None]
 
-    @property
-    def statistics_file(self) -> Path | None:
-        """The data, if they are statistics that were measured before."""
-        return self.path if self.path is not None and is_statistics(self.path) else None
-
     def __str__(self) -> str:
         said = "samples from Python" if self.path is None else self.path.name
         return said if self.data_aware else f"{said}, not data-aware"
@@ -70,20 +64,17 @@ def calibrated(
     source: Source,
     calibration: CalibrationData,
     inputs: Samples | None,
-    backend: Backend,
+    backend: OnnxRuntimeBackend,
     progress: Progress,
 ) -> Calibrated:
     """Measure a source's statistics, and say which samples have which part in a build.
 
     With `inputs` these verify, all of them; without, every other calibration sample does, and is not
-    measured. Statistics from a file need inputs, which then correct too, as they do without calibration.
+    measured.
 
     Raises:
         TdcError: the data or the file do not fit the model, or nothing is left to verify on.
     """
-    file = calibration.statistics_file
-    if file is not None:
-        return _from_file(source, calibration, file, inputs, backend)
     reader = open_data(
         calibration.path or calibration.data,  # type: ignore[arg-type]  # a path or what is none
         input_spec(source),
@@ -93,47 +84,26 @@ def calibrated(
     seen, samples = _roles(reader, inputs)
     if not calibration.data_aware:
         return Calibrated(source, samples, None)
-    return _data_aware(source, measure_statistics(source, seen, progress), samples, backend)
-
-
-def _from_file(
-    source: Source,
-    calibration: CalibrationData,
-    file: Path,
-    inputs: Samples | None,
-    backend: Backend,
-) -> Calibrated:
-    if inputs is None:
-        raise TdcError(
-            f"{file} holds statistics, and no samples to verify on",
-            expected="--inputs beside them",
-            fix="give --inputs, or the data themselves as --calib",
-        )
-    if calibration.preprocessing is not None or calibration.labels is not None:
-        raise TdcError(
-            f"a preset, size, mean, std or labels for {file}",
-            expected="them for data: statistics are taken as they are",
-        )
-    if not calibration.data_aware:
-        raise TdcError(
-            f"{file} as calibration that is not data-aware",
-            expected="data: statistics serve nothing else",
-        )
-    return _data_aware(source, read_statistics(file, source), inputs, backend)
+    found = calibrate(source, seen, ranges=False, threads=backend.threads, progress=progress)
+    return _data_aware(source, found, samples, backend)
 
 
 def _data_aware(
-    source: Source, statistics: LayerStatistics, samples: Samples, backend: Backend
+    source: Source, found: Calibration, samples: Samples, backend: OnnxRuntimeBackend
 ) -> Calibrated:
+    for warning in found.warnings:
+        warnings.warn(warning, stacklevel=2)
     seen, _ = samples.split()
     choice = SequentialChoice(seen, backend)
-    return Calibrated(source.with_statistics(statistics), samples, choice)
+    return Calibrated(source.with_statistics(found.statistics), samples, choice)
 
 
 def _roles(reader: Reader, inputs: Samples | None) -> tuple[Reader, Samples]:
     """The samples to measure statistics on, and those to verify on, which know those to repair with."""
     if inputs is not None:
-        return reader, replace(inputs, repairs=reader.samples(MOST_SAMPLES))
+        few = len(reader) < MIN_SAMPLES  # too few to correct by: half of the inputs do, as ever
+        repairs = None if few else reader.samples(MOST_SAMPLES)
+        return reader, replace(inputs, repairs=repairs)
     if len(reader) < SPLIT_FROM:
         return reader, reader.samples(VERIFYING)
     seen, held_out = reader.halves()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 from tdc_calibration import patches as patches_module
 from tdc_calibration.patches import patch_rows
 from tdc_calibration.sequential import (
@@ -32,10 +34,12 @@ from tests.moments import layer_inputs, measured, patches
 
 BACKEND = OnnxRuntimeBackend(1)
 SELECTION = {
-    "conv1": Candidate("tucker2", Ranks(12, 12), "fused"),
-    "conv2": Candidate("tucker_in", Ranks(12, 48)),
-    "conv3": Candidate("tucker2", Ranks(12, 12), "fused"),
+    "conv1": Candidate("tucker2", Ranks(8, 8), "fused"),
+    "conv2": Candidate("tucker_in", Ranks(8, 48)),
+    "conv3": Candidate("tucker2", Ranks(8, 8), "fused"),
 }
+
+SEEN = 48
 
 # Sums of products of float32 numbers.
 TOLERANCE = 1e-4
@@ -44,8 +48,13 @@ TOLERANCE = 1e-4
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
     folder = tmp_path_factory.mktemp("sequential")
-    plain = read_source(save_model(small_cnn(size=12), folder / "small.onnx"))
-    return plain.with_statistics(measured(plain, samples_of(8)))
+    plain = read_source(save_model(network(), folder / "small.onnx"))
+    return plain.with_statistics(measured(plain, samples_of(SEEN)))
+
+
+def network() -> onnx.ModelProto:
+    """Its kernels fall slowly, so that low ranks lose much and the later layers see it."""
+    return small_cnn(size=12, decay=0.2)
 
 
 def samples_of(count: int, seed: int = 1) -> Samples:
@@ -94,9 +103,6 @@ def test_patches_in_the_order_of_the_kernel(
 def convolved(
     x: NDArray[np.float32], weight: NDArray[np.float32], layer: ConvLayer
 ) -> NDArray[np.float32]:
-    import onnx
-    from onnx import helper, numpy_helper
-
     attributes = {"strides": layer.strides, "pads": layer.pads, "dilations": layer.dilations}
     node = helper.make_node("Conv", ["x", "w"], ["y"], **attributes)
     values = [
@@ -154,31 +160,31 @@ def test_inputs_without_any_variation_leave_the_kernel(source: Source) -> None:
 
 
 def test_in_sequence_the_networks_output_is_closer(source: Source) -> None:
-    seen, other = samples_of(32), samples_of(16, seed=5)
+    seen, other = samples_of(SEEN), samples_of(16, seed=5)
     repair = repair_of(source, seen)
     factors = sequential_factors(source, SELECTION, seen, repair, BACKEND)
     assert list(factors) == list(SELECTION)
-    assert error(source, other, factors, repair) < 0.95 * error(source, other, None, repair)
+    assert error(source, other, factors, repair) < 0.93 * error(source, other, None, repair)
     # The first one has nothing before it but is asked for its output's variation, not its energy.
     first = source.decompositions.factors("conv1", SELECTION["conv1"], refine=True)
     assert not np.array_equal(reconstruct(factors["conv1"]), reconstruct(first))
 
 
 def test_it_is_chosen_where_it_is_better_on_what_it_has_not_seen(source: Source) -> None:
-    choice = SequentialChoice(samples_of(32), BACKEND)
+    choice = SequentialChoice(samples_of(SEEN), BACKEND)
     assert set(choice(source, SELECTION)) == set(SELECTION)
 
 
 def test_it_is_not_chosen_where_it_is_worse(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each layer is asked for its output twice as large."""
+    """Each layer is asked for another output."""
 
-    def doubled(weight: NDArray[np.float32], _: object) -> NDArray[np.float64]:
+    def another(weight: NDArray[np.float32], _: object) -> NDArray[np.float64]:
         return np.random.default_rng(0).standard_normal(weight.shape)
 
-    monkeypatch.setattr("tdc_calibration.sequential.best_kernel", doubled)
-    assert SequentialChoice(samples_of(32), BACKEND)(source, SELECTION) == {}
+    monkeypatch.setattr("tdc_calibration.sequential.best_kernel", another)
+    assert SequentialChoice(samples_of(SEEN), BACKEND)(source, SELECTION) == {}
 
 
 def test_few_samples_decide_nothing(source: Source) -> None:
