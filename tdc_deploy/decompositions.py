@@ -58,7 +58,7 @@ class Decompositions:
         if self.is_data_aware(name):
             return self._data_aware_errors(name, candidates)
         pointwise = self._kernel_of(name).shape[2:] == (1, 1)
-        bases = None if pointwise else self._mode_bases(name)
+        bases = None if pointwise else self.bases(name)
         return candidate_errors(self._kernel_of(name), candidates, bases)
 
     def error(self, name: str, candidate: Candidate, refined: bool = True) -> float:
@@ -74,7 +74,7 @@ class Decompositions:
         """
         assert candidate.ranks is not None
         if not self.is_data_aware(name):
-            bases = None if candidate.form == "svd" else self._mode_bases(name)
+            bases = None if candidate.form == "svd" else self.bases(name)
             return decompose(self._kernel_of(name), candidate.form, candidate.ranks, refine, bases)
         key = (name, candidate.form, candidate.ranks, refine)
         if key not in self._factors:
@@ -98,7 +98,8 @@ class Decompositions:
             known |= data_aware_errors(weight, self._moments[name], missing) or {}
         return [float(known[r_in][r_out]) for r_in, r_out in pairs]
 
-    def _mode_bases(self, name: str) -> Bases:
+    def bases(self, name: str) -> Bases:
+        """`mode_bases` of a layer's kernel."""
         if name not in self._bases:
             self._bases[name] = mode_bases(self._kernel_of(name))
         return self._bases[name]
