@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from tdc_deploy.errors import TdcError
-
-if TYPE_CHECKING:
-    from tdc_calibration.stage import CalibrationData
 
 # Typer reads these annotations at run time, on Python 3.10 too.
 ModelArgument = Annotated[Path, typer.Argument(help="ONNX model.", show_default=False)]
@@ -84,17 +81,6 @@ FlopsOption = Annotated[
 ThetaOption = Annotated[
     float, typer.Option(help="tdc only: a layer that gains less than this share stays dense.")
 ]
-
-
-def calibration(calib: Path | None, data_aware: bool) -> CalibrationData | None:
-    """Calibration data with what was said about them."""
-    if calib is None:
-        if not data_aware:
-            raise TdcError("--no-data-aware without --calib", fix="leave it out")
-        return None
-    from tdc_calibration.stage import CalibrationData
-
-    return CalibrationData(calib, data_aware)
 
 
 def parse_shapes(values: list[str] | None) -> dict[str, tuple[int, ...]]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tdc_calibration import calibrate
 from tdc_calibration.readers import Preprocessing, input_spec, open_data
 from tdc_calibration.stage import CalibrationData, calibrated
 
@@ -21,7 +22,7 @@ from tdc_deploy.progress import silent
 from tdc_deploy.samples import Samples
 from tdc_deploy.sidecar import read_sidecar
 from tdc_deploy.source import Source, read_source
-from tests.builders import images, save_model, save_npz
+from tests.builders import images, save_model, save_npz, small_cnn
 from tests.calibration.test_sequential import SELECTION, network
 from tests.fakes import FakeTime
 from tests.moments import measured
@@ -200,6 +201,39 @@ def test_what_cannot_calibrate_is_refused_first(
     refused(model, tmp_path, "for images only", calib=asked)
     inputs = save_npz(tmp_path / "inputs.npz", image=pictures(3))
     refused(model, tmp_path, "3 samples", calib=data, inputs=inputs)
+
+
+def test_statistics_of_a_file_are_those_that_were_measured(model: Path, tmp_path: Path) -> None:
+    source, inputs = read_source(model), samples_of(pictures(20, seed=2))
+    file = tmp_path / "model.stats"
+    calibrate(source, pictures(20), file)
+    found = stage(source, file, inputs)
+    again = stage(source, pictures(20), inputs)
+    assert found.source.statistics.sha256 == again.source.statistics.sha256
+    for name, moment in again.source.statistics.moments.items():
+        np.testing.assert_array_equal(found.source.statistics.moments[name], moment)
+    repair, verify = found.samples.split()
+    np.testing.assert_array_equal(repair.arrays["image"], inputs.arrays["image"][0::2])
+    np.testing.assert_array_equal(verify.arrays["image"], inputs.arrays["image"][1::2])
+
+
+def test_statistics_of_a_file_that_cannot_serve(model: Path, tmp_path: Path) -> None:
+    source, inputs = read_source(model), samples_of(pictures(20))
+    file = tmp_path / "model.stats"
+    calibrate(source, pictures(8), file)
+    with pytest.raises(TdcError, match="no samples to verify on"):
+        stage(source, file)
+    for asked in ({"labels": model}, {"samples": 3}, {"data_aware": False}):
+        with pytest.raises(TdcError, match="which holds statistics"):
+            stage(source, file, inputs, **asked)
+    other = read_source(save_model(small_cnn(size=SIZE, seed=1), tmp_path / "other.onnx"))
+    with pytest.raises(TdcError, match="statistics of a model"):
+        stage(other, file, inputs)
+
+
+def test_at_most_so_many_samples(model: Path) -> None:
+    found = stage(read_source(model), lambda: iter(pictures(40)), samples=20)
+    assert [len(samples) for samples in found.samples.split()] == [10, 10]
 
 
 def test_a_generator_is_gone_through_once_only(model: Path) -> None:
