@@ -44,7 +44,7 @@ def latent_images(count: int, seed: int = 1) -> NDArray[np.float32]:
     """32 channels that are mixtures of 6."""
     mixing = np.random.default_rng(0).standard_normal((32, LATENT)) / LATENT**0.5
     mixed = np.einsum("cl,nlyx->ncyx", mixing, images(count, LATENT, seed=seed))
-    return mixed.astype(np.float32)
+    return np.asarray(mixed, np.float32)
 
 
 def source_of(folder: Path, decay: float = 1.0) -> Source:

@@ -91,8 +91,8 @@ class SequentialChoice:
             self.backend.runner(model_of(source.network)) as one,
             self.backend.runner(model) as other,
         ):
-            outputs = (run_all(runner, samples) for runner in (one, other))
-            return compare_outputs(*outputs, samples).error
+            before, after = run_all(one, samples), run_all(other, samples)
+        return compare_outputs(before, after, samples).error
 
 
 @dataclass(frozen=True, eq=False)

@@ -104,7 +104,7 @@ def convolved(
     x: NDArray[np.float32], weight: NDArray[np.float32], layer: ConvLayer
 ) -> NDArray[np.float32]:
     attributes = {"strides": layer.strides, "pads": layer.pads, "dilations": layer.dilations}
-    node = helper.make_node("Conv", ["x", "w"], ["y"], **attributes)
+    node = helper.make_node("Conv", ["x", "w"], ["y"], **attributes)  # type: ignore[arg-type]
     values = [
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None] * 4) for name in "xy"
     ]
