@@ -33,6 +33,9 @@ from tdc_deploy.sidecar import sidecar_path
 from tdc_deploy.source import Source, read_source
 
 if TYPE_CHECKING:
+    from tdc_calibration.readers.iterables import Source as FromPython
+    from tdc_calibration.stage import Calibrated, CalibrationData
+
     from tdc_deploy.report.reporter import Reporter
 
 StrPath = str | PathLike[str]
@@ -45,6 +48,7 @@ def plan(
     model: StrPath,
     *,
     inputs: StrPath | None = None,
+    calib: StrPath | FromPython | CalibrationData | None = None,
     latency_budget: float | None = None,
     speedup: float | None = None,
     max_error: float | None = None,
@@ -64,9 +68,13 @@ def plan(
     Args:
         model: an ONNX file.
         inputs: an .npz file or folder of .npy files with at least 8 samples (`read_samples`).
+        calib: data to decompose the layers for and to correct them by, or more about them
+            (`tdc_calibration.stage.CalibrationData`): an .npz file, a folder of .npy files or images,
+            samples from Python, or statistics that `tdc-deploy calibrate` saved. Without `inputs`, every
+            other sample verifies instead.
         latency_budget: share of the dense network's time to reach, in (0, 1].
         speedup: the same as 1 / latency_budget, at least 1; not both.
-        max_error: limit of the relative output error; 0.1 if `inputs` are given, else required.
+        max_error: limit of the relative output error; 0.1 if there are `inputs` or `calib`, else required.
         solver: `milp` or `tdc`; flops_budget and theta belong to `tdc` (see `Goal`).
         shapes: input shapes to plan at; unknown batch sizes are 1.
         threads: ONNX Runtime's threads within an operator; 0 leaves it to ONNX Runtime.
@@ -79,22 +87,25 @@ def plan(
     Raises:
         TdcError: a bad file, value or combination of them.
     """
-    wanted = inputs is not None
+    calibration = _calibration(calib)
+    wanted = inputs is not None or calibration is not None
     goal = _goal(wanted, latency_budget, speedup, max_error, solver, flops_budget, theta)
     target = None if output is None else Path(output)
     if target is not None:
         check_writable(target)
     page = _checked_report(report)
     cache = None if engine is None else engine.timing_cache
-    _check_files([target, page], Path(model), [inputs, store, cache])
-    given = _given(inputs, shapes, threads, None)
+    _check_files([target, page], Path(model), [inputs, store, cache, *_files_of(calibration)])
+    given = _given(inputs, shapes, threads, None, calib=calibration)
     if engine is not None:
         made, reporter = _plan_on_engines(
-            Path(model), inputs, goal, shapes, threads, store, engine, page, progress or silent
+            *(Path(model), inputs, calibration, goal, shapes, threads, store, engine, page),
+            progress or silent,
         )
         _write_plan(made, target, reporter)
         return made
-    with _opened(model, inputs, shapes, threads, store) as (evaluator, measurements):
+    opened = _opened(model, inputs, calibration, shapes, threads, store, progress or silent)
+    with opened as (evaluator, measurements):
         reporter = _reporter(page, evaluator.source, goal, given)
         watch = None if reporter is None else reporter.watch
         made = make_plan(evaluator, measurements, goal, progress or silent, watch=watch)
@@ -116,6 +127,7 @@ def build(
     *,
     plan: Plan | StrPath | None = None,
     inputs: StrPath | None = None,
+    calib: StrPath | FromPython | CalibrationData | None = None,
     latency_budget: float | None = None,
     speedup: float | None = None,
     max_error: float | None = None,
@@ -152,6 +164,7 @@ def build(
             is written then.
     """
     source_path, output_path = Path(model), Path(output)
+    calibration = _calibration(calib)
     budgets = (latency_budget, speedup, flops_budget)
     planned = any(budget is not None for budget in budgets)
 
@@ -167,7 +180,18 @@ def build(
             (engine or EngineOptions()).plugin_mode,
         )
         return _build_engine(
-            *(source_path, output_path, plan, planned, inputs, goal_of, shapes, threads, store),
+            *(
+                source_path,
+                output_path,
+                plan,
+                planned,
+                inputs,
+                calibration,
+                goal_of,
+                shapes,
+                threads,
+            ),
+            store,
             engine or EngineOptions(),
             Terms(strict, fail_above),
             report,
@@ -179,11 +203,14 @@ def build(
             expected="an output that ends in .engine or .plan, or none of these options",
         )
     page = _checked_report(report)
-    given = _checked(source_path, output_path, plan, planned, fail_above, [inputs, store], page)
-    told = _given(inputs, shapes, threads, plan, strict=strict, fail_above=fail_above)
-    with _opened(source_path, inputs, shapes, threads, store) as (evaluator, measured):
+    read = [inputs, store, *_files_of(calibration)]
+    given = _checked(source_path, output_path, plan, planned, fail_above, read, page)
+    terms = {"calib": calibration, "strict": strict, "fail_above": fail_above}
+    told = _given(inputs, shapes, threads, plan, **terms)
+    opened = _opened(source_path, inputs, calibration, shapes, threads, store, progress or silent)
+    with opened as (evaluator, measured):
         fuse_only = plan is None and not planned and evaluator.source.is_compressed
-        goal = goal_of(inputs is not None or fuse_only)
+        goal = goal_of(inputs is not None or calibration is not None or fuse_only)
         reporter = _reporter(page, evaluator.source, goal, told)
         return make_artifact(
             evaluator,
@@ -215,6 +242,7 @@ def _build_engine(
     plan: Plan | StrPath | None,
     planned: bool,
     inputs: StrPath | None,
+    calibration: CalibrationData | None,
     goal_of: GoalOf,
     shapes: Shapes | None,
     threads: int,
@@ -224,13 +252,17 @@ def _build_engine(
     report: StrPath | None,
     progress: Progress,
 ) -> Artifact:
-    read = [inputs, options.timing_cache, store]
+    read = [inputs, options.timing_cache, store, *_files_of(calibration)]
     page = _checked_report(report)
     given = _checked(source_path, output, plan, planned, terms.fail_above, read, page)
-    source, samples = _opened_for_engines(source_path, inputs, shapes, threads, options)
+    source, samples = _opened_for_engines(
+        source_path, inputs, calibration, shapes, threads, options, progress
+    )
     fuse_only = given is None and not planned and source.is_compressed
-    goal = goal_of(inputs is not None or (source.is_compressed and not planned))
-    told = _given(inputs, shapes, threads, plan, fail_above=terms.fail_above, **options.given())
+    real = inputs is not None or calibration is not None
+    goal = goal_of(real or (source.is_compressed and not planned))
+    asked = {"calib": calibration, "fail_above": terms.fail_above, **options.given()}
+    told = _given(inputs, shapes, threads, plan, **asked)
     reporter = _reporter(page, source, goal, told)
     beside = None if reporter is None else reporter.beside
     machine = open_machine(options, progress)
@@ -250,6 +282,7 @@ def _build_engine(
 def _plan_on_engines(
     model: Path,
     inputs: StrPath | None,
+    calibration: CalibrationData | None,
     goal: Goal,
     shapes: Shapes | None,
     threads: int,
@@ -259,8 +292,10 @@ def _plan_on_engines(
     progress: Progress,
 ) -> tuple[Plan, Reporter | None]:
     check_engine_plans(model, options.plugin_mode)
-    source, samples = _opened_for_engines(model, inputs, shapes, threads, options)
-    told = _given(inputs, shapes, threads, None, **options.given())
+    source, samples = _opened_for_engines(
+        model, inputs, calibration, shapes, threads, options, progress
+    )
+    told = _given(inputs, shapes, threads, None, calib=calibration, **options.given())
     reporter = _reporter(page, source, goal, told)
     machine = open_machine(options, progress)
     options = replace(options, timing_cache=planning_cache(options, machine))
@@ -275,16 +310,21 @@ def _plan_on_engines(
 def _opened_for_engines(
     model: Path,
     inputs: StrPath | None,
+    calibration: CalibrationData | None,
     shapes: Shapes | None,
     threads: int,
     options: EngineOptions,
+    progress: Progress,
 ) -> tuple[Source, Samples]:
     _check_threads(threads)
     return_large_blocks()
     if options.timing_cache is not None:
         check_writable(options.timing_cache)
     source = read_source(model, {**(shapes or {}), **options.opt_shapes})
-    return source, _samples(source, inputs)
+    if calibration is None:
+        return source, _samples(source, inputs)
+    found = _calibrated(source, inputs, calibration, OnnxRuntimeBackend(threads), progress)
+    return found.source, found.samples
 
 
 def _checked(
@@ -364,16 +404,56 @@ def _said(value: Any) -> str:
 def _opened(
     model: StrPath,
     inputs: StrPath | None,
+    calibration: CalibrationData | None,
     shapes: Shapes | None,
     threads: int,
     store: StrPath | None,
+    progress: Progress,
 ) -> Iterator[tuple[Evaluator, Store]]:
     _check_threads(threads)
     return_large_blocks()
     source = read_source(Path(model), shapes)
-    samples = _samples(source, inputs)
+    backend = OnnxRuntimeBackend(threads)
+    in_sequence = None
+    if calibration is None:
+        samples = _samples(source, inputs)
+    else:
+        found = _calibrated(source, inputs, calibration, backend, progress)
+        source, samples, in_sequence = found.source, found.samples, found.in_sequence
     with Store(None if store is None else Path(store)) as measurements:
-        yield Evaluator(source, samples, OnnxRuntimeBackend(threads), measurements), measurements
+        yield Evaluator(source, samples, backend, measurements, None, in_sequence), measurements
+
+
+def _calibration(calib: StrPath | FromPython | CalibrationData | None) -> CalibrationData | None:
+    if calib is None:
+        return None
+    from tdc_calibration.stage import CalibrationData
+
+    return calib if isinstance(calib, CalibrationData) else CalibrationData(calib)
+
+
+def _calibrated(
+    source: Source,
+    inputs: StrPath | None,
+    calibration: CalibrationData,
+    backend: OnnxRuntimeBackend,
+    progress: Progress,
+) -> Calibrated:
+    from tdc_calibration.stage import calibrated
+
+    path = calibration.path
+    if inputs is not None and path is not None and Path(inputs).resolve() == path.resolve():
+        raise TdcError(
+            f"{inputs} both to calibrate and to verify on",
+            expected="samples to verify on that calibration does not see",
+            fix="leave --inputs out: every other sample of --calib then verifies",
+        )
+    samples = None if inputs is None else _samples(source, inputs)
+    return calibrated(source, calibration, samples, backend, progress)
+
+
+def _files_of(calibration: CalibrationData | None) -> list[Path]:
+    return [] if calibration is None else calibration.files
 
 
 def _check_threads(threads: int) -> None:

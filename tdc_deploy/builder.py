@@ -148,10 +148,14 @@ def _build(evaluator: Evaluator, plan: Plan | None, max_error: float, progress: 
     selection = {} if plan is None else plan.selection
     limit = max_error if selection else max(max_error, FUSING_ERROR)
     model = evaluator.model(selection, refine=True)
+    if plan is not None:
+        plan = replace(plan, sequential=bool(evaluator.in_sequence(selection)))
     came_compressed = bool(evaluator.source.compressed)
     built = _Built(plan, model, *evaluator.compare(model, FINAL), limit, came_compressed)
     if not built.within_limit and selection:
         model = evaluator.model(selection)
+        assert plan is not None
+        plan = with_errors(plan, evaluator.source, refined=False)
         built = _Built(plan, model, *evaluator.compare(model, FINAL), limit, came_compressed)
     progress("verifying", 1, 1)
     return built

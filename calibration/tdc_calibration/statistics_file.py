@@ -39,6 +39,14 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
     write_whole({path: _pieces(calibration)})
 
 
+def is_calibration(path: Path) -> bool:
+    """Whether a file looks like a calibration, and not like samples; it may still be damaged."""
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return HEAD in archive.namelist()
+
+
 def read_calibration(path: Path, source: Source | None = None) -> Calibration:
     """Read a calibration; with `source`, only one that was measured on that model.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from tdc_deploy.cli import engine_options, options
+from tdc_deploy.cli import calibration_options, engine_options, options
 from tdc_deploy.cli.output import Output, ms, number, share
 from tdc_deploy.cli.plan import print_layers
 
@@ -27,6 +27,18 @@ def build(
         ),
     ],
     inputs: options.InputsOption = None,
+    calib: options.CalibOption = None,
+    data_aware: options.DataAwareOption = True,
+    calib_samples: calibration_options.CalibSamplesOption = None,
+    labels: calibration_options.LabelsOption = None,
+    preset: calibration_options.PresetOption = None,
+    resize: calibration_options.ResizeOption = None,
+    crop: calibration_options.CropOption = None,
+    mean: calibration_options.MeanOption = None,
+    std: calibration_options.StdOption = None,
+    pixel_range: calibration_options.PixelRangeOption = None,
+    colours: calibration_options.ColoursOption = None,
+    interpolation: calibration_options.InterpolationOption = None,
     latency_budget: options.BudgetOption = None,
     speedup: options.SpeedupOption = None,
     max_error: options.MaxErrorOption = None,
@@ -76,6 +88,18 @@ def build(
     from tdc_deploy.sidecar import read_sidecar
 
     out = Output(as_json, quiet, verbose)
+    said = calibration_options.parse(
+        samples=calib_samples,
+        labels=labels,
+        preset=preset,
+        resize=resize,
+        crop=crop,
+        mean=mean,
+        std=std,
+        pixel_range=pixel_range,
+        colours=colours,
+        interpolation=interpolation,
+    )
     engine = engine_options.parse(
         precision=precision,
         io_precision=io_precision,
@@ -98,6 +122,7 @@ def build(
             output,
             plan=plan,
             inputs=inputs,
+            calib=calibration_options.calibration_data(calib, data_aware, said),
             latency_budget=latency_budget,
             speedup=speedup,
             max_error=max_error,

@@ -12,6 +12,7 @@ from tdc_deploy.errors import TdcError
 
 if TYPE_CHECKING:
     from tdc_calibration.readers import Preprocessing
+    from tdc_calibration.stage import CalibrationData
 
 CALIB_HELP = (
     "Samples to calibrate on: an .npz file, a folder of .npy files (one for each input, or one for each "
@@ -59,6 +60,10 @@ LabelsOption = Annotated[
     typer.Option(
         help="CSV file of class numbers: lines of file,label, or one number for each row."
     ),
+]
+CalibSamplesOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="At most that many of --calib, spread over the set; all by default."),
 ]
 SamplesOption = Annotated[
     Optional[int],  # noqa: UP045
@@ -108,6 +113,26 @@ def parse(
         interpolation=interpolation,
     )
     return DataOptions(how, labels, samples)
+
+
+def calibration_data(
+    calib: Path | None, data_aware: bool, said: DataOptions
+) -> CalibrationData | None:
+    """Calibration data for a build or plan, with what was said about them.
+
+    Raises:
+        TdcError: something was said, and there are no data.
+    """
+    if calib is None:
+        if said != DataOptions(None, None, None) or not data_aware:
+            raise TdcError(
+                "how calibration data are read or used, and no calibration data",
+                expected="--calib with them",
+            )
+        return None
+    from tdc_calibration.stage import CalibrationData
+
+    return CalibrationData(calib, data_aware, said.preprocessing, said.labels, said.samples)
 
 
 def _sizes(flag: str, text: str) -> list[int]:
