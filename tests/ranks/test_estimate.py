@@ -22,7 +22,7 @@ def planted(r_out: int, r_in: int, noise: float = 0.05) -> Array:
     core = rng.standard_normal((r_out, r_in, 3, 3))
     left, right = rng.standard_normal((64, r_out)), rng.standard_normal((64, r_in))
     kernel = np.einsum("ma,abyx,cb->mcyx", left, core, right)
-    return kernel / kernel.std() + noise * rng.standard_normal(kernel.shape)
+    return np.asarray(kernel / kernel.std() + noise * rng.standard_normal(kernel.shape))
 
 
 def lost(kernel: Array, candidate: Candidate) -> float:
@@ -74,7 +74,7 @@ def test_a_pointwise_kernel_gets_an_svd() -> None:
     assert by_energy(0.9999)(layer, kernel).form == "dense"
 
 
-@pytest.mark.parametrize("energy", [0.5, 0.8, 0.95])
+@pytest.mark.parametrize("energy", [0.3, 0.5, 0.8])
 def test_energy_takes_the_cheapest_that_keeps_it(energy: float) -> None:
     layer, kernel = conv_layer(), decaying(np.random.default_rng(3), 64, 64, 3, 3, decay=0.4)
     found = by_energy(energy)(layer, kernel)

@@ -24,14 +24,16 @@ def component(gamma: float, short: int, long: int, variance: float) -> tuple[flo
         # The priors' variances at their optimum, power / count.
         prior = long * math.log(power_a / (long * var_a))
         prior += short * math.log(power_b / (short * var_b))
-        return prior + (power_a * power_b - 2 * a * b * gamma) / variance
+        return float(prior + (power_a * power_b - 2 * a * b * gamma) / variance)
 
     size = 0.5 * math.log(gamma)
     starts = [(size, size, size - d, size - d) for d in (1.0, 3.0, 6.0)]
     options = {"xatol": 1e-10, "fatol": 1e-12, "maxiter": 4000, "maxfev": 4000}
     found = [minimize(energy, s, method="Nelder-Mead", options=options) for s in starts]
     best = min(found, key=lambda result: result.fun)
-    return (best.fun, math.exp(best.x[0] + best.x[1])) if best.fun < -1e-6 else (0.0, 0.0)
+    if not best.fun < -1e-6:
+        return 0.0, 0.0
+    return float(best.fun), math.exp(best.x[0] + best.x[1])
 
 
 def by_shares(gamma: Array, short: int, long: int, variance: float) -> float:

@@ -21,7 +21,7 @@ from tdc_deploy.strict_json import dumps
 from tdc_train.constraints import Constraints
 from tdc_train.data.base import Data
 from tdc_train.data.registry import make_data
-from tdc_train.recipe import Recipe, StageSpec
+from tdc_train.recipe import PLANNED, Recipe, StageSpec
 from tdc_train.recipe_file import recipe_to
 from tdc_train.training import stages
 from tdc_train.training.checkpoint import (
@@ -191,23 +191,35 @@ class _Run:
     ) -> nn.Module:
         layout = torch.channels_last if spec.channels_last else torch.contiguous_format
         model = model.to(memory_format=layout)  # type: ignore[call-overload]
+        if spec.kind in PLANNED and plan is None and not spec.set:
+            plan = self._found_plan(i)
         if spec.kind in TRAINED:
             self._train(i, spec, model, plan, state)
         else:
             model = self._transform(i, spec, model, plan)
         return model
 
+    def _found_plan(self, i: int) -> Plan:
+        """What the search before stage `i` found."""
+        from tdc_train.training.searching import found_plan
+
+        *_, name = (spec.name for spec in self.recipe.stages[:i] if spec.kind == "search")
+        plan = found_plan(self.folder, name) if self.world.leads else None
+        found = self.world.agreed(plan)
+        assert found is not None
+        return found
+
     def _train(
         self, i: int, spec: StageSpec, model: nn.Module, plan: Plan | None, state: Checkpoint | None
     ) -> None:
-        begun = state is not None and state.training is not None
-        if spec.set and not begun:
+        training = None if state is None else state.training
+        if spec.set and training is None:
             self.constraints = stages.aimed(spec, model, self.constraints)
-        trainer = self._trainer(spec, model, plan)
+        trainer = self._trainer(spec, model, plan, training)
         best, first = (-1.0, 0.0), 0
-        if state is not None and state.training is not None:
-            trainer.load_state_dict(state.training)
-            best, first = tuple(state.training["best"]), state.epoch
+        if state is not None and training is not None:
+            trainer.load_state_dict(training)
+            best, first = tuple(training["best"]), state.epoch
         for epoch in range(first, spec.epochs):
             what = f"{spec.name}, epoch {epoch + 1} of {spec.epochs}"
             figures: dict[str, Any] = trainer.epoch(
@@ -216,6 +228,8 @@ class _Run:
             )
             last = epoch + 1 == spec.epochs
             training = trainer.state_dict()
+            if last and spec.kind == "search":
+                figures |= self._end_search(spec, model, trainer)
             with trainer.averaged():
                 if last and trainer.regulariser is not None:
                     # Of the weights that are kept.
@@ -223,10 +237,24 @@ class _Run:
                 best = self._keep(i, spec, model, figures, epoch, best, training)
         trainer.finish()
 
-    def _trainer(self, spec: StageSpec, model: nn.Module, plan: Plan | None) -> Trainer:
+    def _end_search(self, spec: StageSpec, model: nn.Module, trainer: Trainer) -> dict[str, Any]:
+        from tdc_train.search.supernet import RankSearch
+        from tdc_train.training.searching import SearchFiles, end_search
+
+        search = trainer.alternation
+        assert isinstance(search, RankSearch)
+        files = SearchFiles.of(self.folder, spec.name)
+        return end_search(search, spec, model, files, self.progress, self.warn)
+
+    def _trainer(
+        self, spec: StageSpec, model: nn.Module, plan: Plan | None, state: dict[str, Any] | None
+    ) -> Trainer:
         teacher = None
         if spec.distill.name != "none":
             teacher = self._teacher(spec)
+        if spec.kind == "search":
+            method = self._searching(spec, model, teacher, state)
+            return Trainer(model, spec, method, self.data.train, self.data.classes, self.world)
         loss = stages.make_loss(spec, model, teacher)
         regulariser = None
         if spec.kind == "admm":
@@ -240,6 +268,24 @@ class _Run:
                 regulariser = stages.admm_regulariser(spec, model, plan, steps)
         method = Method(loss, regulariser, stages.hold_of(model, self.constraints))
         return Trainer(model, spec, method, self.data.train, self.data.classes, self.world)
+
+    def _searching(
+        self,
+        spec: StageSpec,
+        model: nn.Module,
+        teacher: nn.Module | None,
+        state: dict[str, Any] | None,
+    ) -> Method:
+        from tdc_train.search.supernet import RankSearch
+        from tdc_train.training.searching import SearchFiles, space_of
+
+        files = SearchFiles.of(self.folder, spec.name)
+        before = None if state is None else state["alternation"]
+        space = space_of(spec, model, self.data, files, before, self.progress)
+        loss = stages.make_loss(spec, model, teacher, list(space.candidates))
+        steps = len(self.data.train) // spec.batch
+        search = RankSearch(model, space, spec, loss, self.data.val, steps)
+        return Method(search.loss, alternation=search)
 
     def _transform(self, i: int, spec: StageSpec, model: nn.Module, plan: Plan | None) -> nn.Module:
         """A stage without epochs of its own: it is run again from its start if it is stopped."""
