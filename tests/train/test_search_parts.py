@@ -14,12 +14,11 @@ torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F
 from tdc_train.layers import SvdConv2d, TuckerConv2d
-from tdc_train.search.budget import BudgetPenalty
+from tdc_train.search.budget import BudgetPenalty, expected_time
 from tdc_train.search.choose import choose
 from tdc_train.search.mixture import MixedKernel
 from tdc_train.search.space import Space, space_from_plain, space_to_plain
 from tdc_train.search.spec import SearchSpec
-from tdc_train.search.supernet import expected_time
 from torch import Tensor, nn
 
 from tdc_deploy.errors import TdcError

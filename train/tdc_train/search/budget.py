@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tdc_train.search.space import Space
+
 
 @dataclass(frozen=True)
 class ExpectedTime:
@@ -30,6 +32,24 @@ class ExpectedTime:
         """A scalar; `shares` are each layer's [candidates]."""
         saved = [(shares[name].double() * ms).sum() for name, ms in self.saved_ms.items()]
         return 1 - self.scale * torch.stack(saved).sum() / self.network_ms
+
+
+def expected_time(space: Space, device: torch.device | None = None) -> ExpectedTime:
+    """The expected time of a space's shares."""
+    saved = {
+        path: torch.tensor(
+            [row.dense_ms - (c.latency_ms or 0.0) for c in row.candidates],
+            dtype=torch.float64,
+            device=device,
+        )
+        for path, row in space.table.rows.items()
+    }
+    return ExpectedTime(saved, space.dense_ms, space.scale)
+
+
+def mean_entropy(shares: Mapping[str, Tensor]) -> Tensor:
+    """The mean of the layers' entropies in nats, a scalar."""
+    return torch.stack([torch.special.entr(p).sum() for p in shares.values()]).mean()
 
 
 class BudgetPenalty:

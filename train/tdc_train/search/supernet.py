@@ -31,7 +31,7 @@ from tdc_deploy.errors import TdcError
 from tdc_deploy.types import Candidate
 from tdc_train.data.base import ImageSet
 from tdc_train.recipe import StageSpec
-from tdc_train.search.budget import BudgetPenalty, ExpectedTime
+from tdc_train.search.budget import BudgetPenalty, expected_time, mean_entropy
 from tdc_train.search.mixture import MixedKernel
 from tdc_train.search.space import Space, space_to_plain
 from tdc_train.training.order import CHOICE, DRAWN, Moment
@@ -255,24 +255,6 @@ class _Under(nn.Module):
     def forward(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The loss and the network's output."""
         return self._loss(self.model, images, targets)
-
-
-def expected_time(space: Space, device: torch.device | None = None) -> ExpectedTime:
-    """The expected time of a space's shares."""
-    saved = {
-        path: torch.tensor(
-            [row.dense_ms - (c.latency_ms or 0.0) for c in row.candidates],
-            dtype=torch.float64,
-            device=device,
-        )
-        for path, row in space.table.rows.items()
-    }
-    return ExpectedTime(saved, space.dense_ms, space.scale)
-
-
-def mean_entropy(shares: Mapping[str, Tensor]) -> Tensor:
-    """The mean of the layers' entropies in nats, a scalar."""
-    return torch.stack([torch.special.entr(p).sum() for p in shares.values()]).mean()
 
 
 def _again_and_again(moment: Moment, images: int, batch: int) -> Iterator[Tensor]:

@@ -19,6 +19,7 @@ from tdc_train.training import stages
 from tdc_train.training.distributed import World
 from tdc_train.training.loop import check_batch
 from tdc_train.training.rebuild import fresh, teacher_of
+from tdc_train.training.searching import check_search, searched_layers
 
 TRAINED = ("dense", "admm", "search", "finetune")
 
@@ -93,8 +94,6 @@ class Rehearsal:
             self._try_loss(spec, model, copy.deepcopy(teacher))
 
     def _check_search(self, spec: StageSpec, model: nn.Module) -> None:
-        from tdc_train.training.searching import check_search
-
         if self.world.size > 1:
             raise TdcError(
                 f"stage {spec.name!r} on {self.world.size} processes",
@@ -107,8 +106,6 @@ class Rehearsal:
         """On one black image: the layers whose features are compared have one shape."""
         layers = None
         if spec.kind == "search":
-            from tdc_train.training.searching import searched_layers
-
             layers = searched_layers(model)
         loss = stages.make_loss(spec, model, teacher, layers)
         image, target = torch.zeros(1, *self.data.shape), torch.zeros(1, dtype=torch.int64)

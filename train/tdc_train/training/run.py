@@ -49,6 +49,7 @@ from tdc_train.training.rebuild import (
 )
 from tdc_train.training.rehearsal import TRAINED, Rehearsal
 from tdc_train.training.resuming import check_resumed
+from tdc_train.training.searching import end_search, found_plan, search_method
 from tdc_train.training.some_images import SomeImages
 
 RECIPE_NAME = "recipe.json"
@@ -201,11 +202,8 @@ class _Run:
 
     def _found_plan(self, i: int) -> Plan:
         """What the search before stage `i` found."""
-        from tdc_train.training.searching import found_plan
-
         *_, name = (spec.name for spec in self.recipe.stages[:i] if spec.kind == "search")
-        plan = found_plan(self.folder, name) if self.world.leads else None
-        found = self.world.agreed(plan)
+        found = self.world.agreed(found_plan(self.folder, name) if self.world.leads else None)
         assert found is not None
         return found
 
@@ -229,22 +227,15 @@ class _Run:
             last = epoch + 1 == spec.epochs
             training = trainer.state_dict()
             if last and spec.kind == "search":
-                figures |= self._end_search(spec, model, trainer)
+                figures |= end_search(
+                    trainer.alternation, spec, model, self.folder, self.progress, self.warn
+                )
             with trainer.averaged():
                 if last and trainer.regulariser is not None:
                     # Of the weights that are kept.
                     figures |= stages.admm_end(trainer.regulariser, self.warn)
                 best = self._keep(i, spec, model, figures, epoch, best, training)
         trainer.finish()
-
-    def _end_search(self, spec: StageSpec, model: nn.Module, trainer: Trainer) -> dict[str, Any]:
-        from tdc_train.search.supernet import RankSearch
-        from tdc_train.training.searching import SearchFiles, end_search
-
-        search = trainer.alternation
-        assert isinstance(search, RankSearch)
-        files = SearchFiles.of(self.folder, spec.name)
-        return end_search(search, spec, model, files, self.progress, self.warn)
 
     def _trainer(
         self, spec: StageSpec, model: nn.Module, plan: Plan | None, state: dict[str, Any] | None
@@ -253,7 +244,9 @@ class _Run:
         if spec.distill.name != "none":
             teacher = self._teacher(spec)
         if spec.kind == "search":
-            method = self._searching(spec, model, teacher, state)
+            method = search_method(
+                spec, model, teacher, self.data, self.folder, state, self.progress
+            )
             return Trainer(model, spec, method, self.data.train, self.data.classes, self.world)
         loss = stages.make_loss(spec, model, teacher)
         regulariser = None
@@ -268,24 +261,6 @@ class _Run:
                 regulariser = stages.admm_regulariser(spec, model, plan, steps)
         method = Method(loss, regulariser, stages.hold_of(model, self.constraints))
         return Trainer(model, spec, method, self.data.train, self.data.classes, self.world)
-
-    def _searching(
-        self,
-        spec: StageSpec,
-        model: nn.Module,
-        teacher: nn.Module | None,
-        state: dict[str, Any] | None,
-    ) -> Method:
-        from tdc_train.search.supernet import RankSearch
-        from tdc_train.training.searching import SearchFiles, space_of
-
-        files = SearchFiles.of(self.folder, spec.name)
-        before = None if state is None else state["alternation"]
-        space = space_of(spec, model, self.data, files, before, self.progress)
-        loss = stages.make_loss(spec, model, teacher, list(space.candidates))
-        steps = len(self.data.train) // spec.batch
-        search = RankSearch(model, space, spec, loss, self.data.val, steps)
-        return Method(search.loss, alternation=search)
 
     def _transform(self, i: int, spec: StageSpec, model: nn.Module, plan: Plan | None) -> nn.Module:
         """A stage without epochs of its own: it is run again from its start if it is stopped."""

@@ -1,11 +1,14 @@
-"""A rank search as a stage: its times at the start, its plan at the end, what it wants beforehand."""
+"""A rank search as a stage: its times at the start, its plan at the end, what it wants beforehand.
+
+What measures is imported where it is used: other stages need none of it.
+"""
 
 from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -15,14 +18,13 @@ from tdc_deploy.plan_file import Plan, read_plan, write_plan
 from tdc_deploy.progress import Progress, silent
 from tdc_train.conversion import decomposable
 from tdc_train.data.base import Data
-from tdc_train.export import export_onnx
 from tdc_train.recipe import StageSpec
-from tdc_train.search.choose import choose
-from tdc_train.search.measuring import bench
-from tdc_train.search.space import Space, space_from_plain
-from tdc_train.search.supernet import RankSearch
-from tdc_train.training.assess import INPUT, sample_file
-from tdc_train.training.stages import Warn
+from tdc_train.training.loop import Method
+from tdc_train.training.protocols import Alternation
+from tdc_train.training.stages import Warn, make_loss
+
+if TYPE_CHECKING:
+    from tdc_train.search.space import Space
 
 FOLDER = "search"
 
@@ -45,21 +47,40 @@ class SearchFiles:
         return cls(here / f"{stage}.onnx", here / f"{stage}.npz", here / f"{stage}.plan.json")
 
 
-def space_of(
+def search_method(
     spec: StageSpec,
     model: nn.Module,
+    teacher: nn.Module | None,
     data: Data,
-    files: SearchFiles,
+    folder: Path,
     state: dict[str, Any] | None,
     progress: Progress,
-) -> Space:
-    """What the search chooses from: as it was when the stage began, or measured now.
+) -> Method:
+    """How a search trains.
 
     Args:
-        state: the search's, where a run is resumed.
+        state: the training's where it is resumed: the search then chooses by the times that it began with.
     """
+    from tdc_train.search.space import space_from_plain
+    from tdc_train.search.supernet import RankSearch
+
     if state is not None:
-        return space_from_plain(state["space"])
+        space = space_from_plain(state["alternation"]["space"])
+    else:
+        space = _measured(spec, model, data, SearchFiles.of(folder, spec.name), progress)
+    loss = make_loss(spec, model, teacher, list(space.candidates))
+    steps = len(data.train) // spec.batch
+    search = RankSearch(model, space, spec, loss, data.val, steps)
+    return Method(search.loss, alternation=search)
+
+
+def _measured(
+    spec: StageSpec, model: nn.Module, data: Data, files: SearchFiles, progress: Progress
+) -> Space:
+    from tdc_train.export import export_onnx
+    from tdc_train.search.measuring import bench
+    from tdc_train.training.assess import INPUT, sample_file
+
     files.dense.parent.mkdir(parents=True, exist_ok=True)
     write_whole({files.inputs: sample_file(data.val, SAMPLES)})
     export_onnx(model, files.dense, (spec.search.batch, *data.shape), input_name=INPUT)
@@ -68,14 +89,24 @@ def space_of(
 
 
 def end_search(
-    search: RankSearch,
+    search: Alternation | None,
     spec: StageSpec,
     model: nn.Module,
-    files: SearchFiles,
+    folder: Path,
     progress: Progress,
     warn: Warn,
 ) -> dict[str, float]:
-    """Choose, fix the search to it and write the plan; figures for the log."""
+    """Choose, fix the search to it and write the plan; figures for the log.
+
+    Raises:
+        TdcError: the files that the search began with are gone.
+    """
+    from tdc_train.search.choose import choose
+    from tdc_train.search.measuring import bench
+    from tdc_train.search.supernet import RankSearch
+
+    assert isinstance(search, RankSearch)
+    files = SearchFiles.of(folder, spec.name)
     for path in (files.dense, files.inputs):
         if not path.is_file():
             raise TdcError(f"{path} is gone", expected="the file that the search began with")
@@ -106,6 +137,10 @@ def found_plan(folder: Path, stage: str) -> Plan:
 
 def check_search(spec: StageSpec, model: nn.Module, data: Data) -> None:
     """Raise TdcError if nothing could be measured: no backend, no export, no layer with a candidate."""
+    from tdc_train.export import export_onnx
+    from tdc_train.search.measuring import bench
+    from tdc_train.training.assess import INPUT
+
     with tempfile.TemporaryDirectory() as folder:
         dense = Path(folder) / "dense.onnx"
         export_onnx(model, dense, (spec.search.batch, *data.shape), input_name=INPUT)
