@@ -2,12 +2,13 @@
 
     python -m benchmarks.haloc folder --seeds 0,1,2 --jobs 2
 
-All start from benchmarks/checkpoints/resnet20_dense.pt, on the generated set. Three plans are made for the
-budget by measuring, and one for each seed by a search. Each is fine-tuned for the same epochs from the
-dense weights, the searched ones (`haloc plan`) also from the search's own weights (`haloc`), and `milp long`
-has the epochs of search and fine-tuning together. Every (seed, arm) is a row in `folder`, trained with one
-thread in a process of its own, in at most some ten minutes; a row that is there is not run again, one that
-was stopped goes on. Plans and times are measured while nothing else runs. `--smoke` is all of it in little.
+All start from benchmarks/checkpoints/resnet20_dense.pt, on the generated set. Three plans are made for
+the budget by measuring, and one for each seed by a search. Each is fine-tuned for the same epochs from
+the dense weights, the searched ones (`haloc plan`) also from the search's own weights (`haloc`), and
+`milp long` has the epochs of search and fine-tuning together. Every (seed, arm) is a row in `folder`,
+trained with one thread in a process of its own, in at most some ten minutes; a row that is there is not
+run again, one that was stopped goes on. Plans and times are measured while nothing else runs. `--smoke`
+is all of it in little.
 """
 
 from __future__ import annotations
