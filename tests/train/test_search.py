@@ -44,7 +44,7 @@ from tests.train.tiny import tiny
 __all__ = ["run"]  # a fixture
 
 WIDE = {"name": "tests.train.tiny:TinyNet", "options": {"channels": 32}}
-SEARCH = {"budget": 0.6, "threads": 1, "lr": 0.1}
+SEARCH = {"budget": 0.4, "threads": 1, "lr": 0.1}
 
 
 def searching(**more: Any) -> Recipe:
@@ -126,6 +126,8 @@ def test_the_log_says_how_it_went(whole: Path) -> None:
     # The logits rest in the warmup, and move after it.
     assert times[0] == times[1] != times[2]
     assert rows[-1]["search_ratio"] <= SEARCH["budget"]
+    # The budget binds, and the multiplier is part of what a resumed run needs.
+    assert [row["search_multiplier"] > 0 for row in rows] == [False, False, True]
     assert {"search_entropy", "search_multiplier"} <= rows[0].keys()
     assert "search_ratio" not in rows[0]
 
