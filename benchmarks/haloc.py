@@ -18,14 +18,19 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.training import evaluate, write_json
 from benchmarks.training_arms import BATCH, DATA
+
+if TYPE_CHECKING:
+    from tdc_deploy.evaluate import Evaluator
 
 HERE = Path(__file__).parent
 DENSE = HERE / "checkpoints" / "resnet20_dense.pt"
@@ -63,7 +68,7 @@ def main() -> None:
     chosen.folder.mkdir(parents=True, exist_ok=True)
     make_plans(chosen.folder)
     if any(arm.startswith("haloc") for arm in arms):
-        # The layers' times are in the store by now: two searches at once measure whole networks only.
+        # One at a time: a search measures at its start and at its end.
         run_rows(chosen.folder, [(seed, "search") for seed in seeds], 1, chosen.smoke)
     run_rows(
         chosen.folder, [(seed, arm) for seed in seeds for arm in arms], chosen.jobs, chosen.smoke
@@ -165,7 +170,7 @@ def make_plans(folder: Path) -> None:
         if path.exists():
             continue
         if arm == "uniform":
-            uniform_plan(dense, samples, path)
+            uniform_plan(folder, path)
         else:
             tdc_deploy.plan(
                 dense,
@@ -179,24 +184,32 @@ def make_plans(folder: Path) -> None:
         print(f"{arm}: planned", flush=True)
 
 
-def uniform_plan(dense: Path, samples: Path, path: Path) -> None:
-    """The largest share of all channels, as ranks of every 3x3 layer, whose network meets the budget."""
+@contextmanager
+def opened(folder: Path) -> Iterator[Evaluator]:
+    """The dense network, on the backend that counts."""
     from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
     from tdc_deploy.evaluate import Evaluator
-    from tdc_deploy.plan_file import LayerChoice, Plan, write_plan
     from tdc_deploy.profiling.store import Store
     from tdc_deploy.samples import input_types, read_samples
     from tdc_deploy.source import read_source
+
+    source = read_source(folder / "dense.onnx", None)
+    types = input_types(source.network.graph)
+    inputs = read_samples(folder / "samples.npz", types, source.inputs)
+    with Store() as store:
+        yield Evaluator(source, inputs, OnnxRuntimeBackend(THREADS), store)
+
+
+def uniform_plan(folder: Path, path: Path) -> None:
+    """The largest share of all channels, as ranks of every 3x3 layer, whose network meets the budget."""
+    from tdc_deploy.plan_file import LayerChoice, Plan, write_plan
     from tdc_deploy.types import Candidate, Ranks
 
-    source = read_source(dense, None)
-    inputs = read_samples(samples, input_types(source.network.graph), source.inputs)
-    with Store() as store:
-        evaluator = Evaluator(source, inputs, OnnxRuntimeBackend(THREADS), store)
+    with opened(folder) as evaluator:
         for ratio in RATIOS:
             ranks = {
                 name: [max(1, round(c * ratio / UNIFORM_STEP)) * UNIFORM_STEP for c in channels]
-                for name, layer in source.plannable.items()
+                for name, layer in evaluator.source.plannable.items()
                 if min(channels := (layer.c_in, layer.c_out)) > UNIFORM_STEP
             }
             chosen = {n: Candidate("tucker2", Ranks(*r), "fused") for n, r in ranks.items()}
@@ -208,21 +221,19 @@ def uniform_plan(dense: Path, samples: Path, path: Path) -> None:
 
 
 def measure(folder: Path, seed: int, arm: str) -> dict[str, Any]:
-    """A plan's network, built, against the dense one: interleaved, batch 1."""
-    import tdc_deploy
-    from tdc_deploy.benchmark import bench_models
-    from tdc_deploy.progress import silent
+    """A plan's network against the dense one: interleaved, batch 1, whether or not it would ship."""
+    from tdc_deploy.plan_file import read_plan
+    from tdc_deploy.profiling.measure import FINAL
 
     plan = plan_file(folder, seed, arm)
     path = plan.with_suffix(".time.json")
     if not path.exists():
-        dense, fused = folder / "dense.onnx", plan.with_suffix(".onnx")
-        samples = folder / "samples.npz"
-        tdc_deploy.build(dense, fused, plan=plan, inputs=samples, threads=THREADS)
-        found = bench_models(dense, fused, threads=THREADS, progress=silent)
-        assert found.ratio is not None
-        ratio = [found.ratio.value, found.ratio.lower, found.ratio.upper]
-        write_json(path, {"ratio": ratio, "backend": dict(found.backend)})
+        with opened(folder) as evaluator:
+            model = evaluator.model(read_plan(plan).selection)
+            _, found = evaluator.compare(model, FINAL)
+            backend = evaluator.backend.describe()
+        ratio = [found.value, found.lower, found.upper]
+        write_json(path, {"ratio": ratio, "backend": backend})
     return dict(json.loads(path.read_text()))
 
 

@@ -61,9 +61,9 @@ def chain(layer: nn.Conv2d, candidate: Candidate) -> nn.Module:
     return TuckerConv2d.from_conv(layer, candidate)
 
 
-def random_shares(count: int, seed: int = 1) -> Tensor:
+def random_shares(count: int, seed: int = 1, spread: float = 1.0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.softmax(torch.randn(count, generator=generator, dtype=torch.float64), 0)
+    return torch.softmax(spread * torch.randn(count, generator=generator, dtype=torch.float64), 0)
 
 
 @pytest.mark.parametrize(("size", "candidates"), [(3, SPATIAL), (1, POINTWISE)])
@@ -162,6 +162,17 @@ def test_the_penaltys_derivative_is_the_multiplier_plus_pressure(multiplier: flo
         assert torch.autograd.gradcheck(penalty, (at,))
 
 
+def test_the_multiplier_follows_the_excess_both_ways() -> None:
+    penalty = BudgetPenalty(0.5, 10.0)
+    penalty.update(0.6, 0.25)
+    up = 2.5 * math.log(1.2)
+    assert abs(penalty.multiplier - up) <= 1e-12
+    penalty.update(0.49, 0.25)
+    assert abs(penalty.multiplier - (up + 2.5 * math.log(0.98))) <= 1e-12
+    penalty.update(0.1, 0.25)
+    assert penalty.multiplier == 0
+
+
 @pytest.mark.parametrize(("budget", "binding"), [(0.5, True), (0.9, False)])
 def test_the_budget_is_met_exactly_or_does_not_bind(budget: float, binding: bool) -> None:
     """A loss that alone would have its least at a time of 0.8, with a slope of 3 where the budget is."""
@@ -195,7 +206,9 @@ def brute_force(made: Space, shares: dict[str, list[float]], budget: float) -> f
 def test_the_most_probable_network_in_the_budget_is_chosen(seed: int, budget: float) -> None:
     made = space(table(seed=seed))
     shares = {
-        path: random_shares(4, 10 * seed + i).tolist() for i, path in enumerate(made.table.rows)
+        # Far apart, so that a product is not ordered as a sum is.
+        path: random_shares(4, 10 * seed + i, 4.0).tolist()
+        for i, path in enumerate(made.table.rows)
     }
 
     def trial(selection: Selected) -> Trial:
