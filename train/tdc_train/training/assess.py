@@ -146,7 +146,7 @@ def write_onnx(
         found = _data(recipe, data)
         shape = list(found.shape)
         if inputs is not None:
-            write_whole({inputs: _samples(found.val, samples)})
+            write_whole({inputs: sample_file(found.val, samples)})
     held = Constraints.from_json(checkpoint.constraints).held
     found_sizes = sizes(model, held) if held else None
     if found_sizes is not None and basis_chains:
@@ -188,7 +188,8 @@ def _data(recipe: Recipe, root: Path | None) -> Data:
     return make_data(recipe.data.name, folder, recipe.data.options)
 
 
-def _samples(images: ImageSet, count: int) -> bytes:
+def sample_file(images: ImageSet, count: int) -> bytes:
+    """Images and labels as tdc-deploy reads them (.npz), the first `count`."""
     buffer = io.BytesIO()
     pixels, labels = images.batch(torch.arange(min(count, len(images))))
     arrays: dict[str, Any] = {INPUT: pixels.contiguous().numpy(), "labels": labels.numpy()}

@@ -21,7 +21,7 @@ from tdc_deploy.strict_json import dumps
 from tdc_train.constraints import Constraints
 from tdc_train.data.base import Data
 from tdc_train.data.registry import make_data
-from tdc_train.recipe import Recipe, StageSpec
+from tdc_train.recipe import PLANNED, Recipe, StageSpec
 from tdc_train.recipe_file import recipe_to
 from tdc_train.training import stages
 from tdc_train.training.checkpoint import (
@@ -49,6 +49,7 @@ from tdc_train.training.rebuild import (
 )
 from tdc_train.training.rehearsal import TRAINED, Rehearsal
 from tdc_train.training.resuming import check_resumed
+from tdc_train.training.searching import end_search, found_plan, search_method
 from tdc_train.training.some_images import SomeImages
 
 RECIPE_NAME = "recipe.json"
@@ -191,23 +192,32 @@ class _Run:
     ) -> nn.Module:
         layout = torch.channels_last if spec.channels_last else torch.contiguous_format
         model = model.to(memory_format=layout)  # type: ignore[call-overload]
+        if spec.kind in PLANNED and plan is None and not spec.set:
+            plan = self._found_plan(i)
         if spec.kind in TRAINED:
             self._train(i, spec, model, plan, state)
         else:
             model = self._transform(i, spec, model, plan)
         return model
 
+    def _found_plan(self, i: int) -> Plan:
+        """What the search before stage `i` found."""
+        *_, name = (spec.name for spec in self.recipe.stages[:i] if spec.kind == "search")
+        found = self.world.agreed(found_plan(self.folder, name) if self.world.leads else None)
+        assert found is not None
+        return found
+
     def _train(
         self, i: int, spec: StageSpec, model: nn.Module, plan: Plan | None, state: Checkpoint | None
     ) -> None:
-        begun = state is not None and state.training is not None
-        if spec.set and not begun:
+        training = None if state is None else state.training
+        if spec.set and training is None:
             self.constraints = stages.aimed(spec, model, self.constraints)
-        trainer = self._trainer(spec, model, plan)
+        trainer = self._trainer(spec, model, plan, training)
         best, first = (-1.0, 0.0), 0
-        if state is not None and state.training is not None:
-            trainer.load_state_dict(state.training)
-            best, first = tuple(state.training["best"]), state.epoch
+        if state is not None and training is not None:
+            trainer.load_state_dict(training)
+            best, first = tuple(training["best"]), state.epoch
         for epoch in range(first, spec.epochs):
             what = f"{spec.name}, epoch {epoch + 1} of {spec.epochs}"
             figures: dict[str, Any] = trainer.epoch(
@@ -216,6 +226,10 @@ class _Run:
             )
             last = epoch + 1 == spec.epochs
             training = trainer.state_dict()
+            if last and spec.kind == "search":
+                figures |= end_search(
+                    trainer.alternation, spec, model, self.folder, self.progress, self.warn
+                )
             with trainer.averaged():
                 if last and trainer.regulariser is not None:
                     # Of the weights that are kept.
@@ -223,10 +237,17 @@ class _Run:
                 best = self._keep(i, spec, model, figures, epoch, best, training)
         trainer.finish()
 
-    def _trainer(self, spec: StageSpec, model: nn.Module, plan: Plan | None) -> Trainer:
+    def _trainer(
+        self, spec: StageSpec, model: nn.Module, plan: Plan | None, state: dict[str, Any] | None
+    ) -> Trainer:
         teacher = None
         if spec.distill.name != "none":
             teacher = self._teacher(spec)
+        if spec.kind == "search":
+            method = search_method(
+                spec, model, teacher, self.data, self.folder, state, self.progress
+            )
+            return Trainer(model, spec, method, self.data.train, self.data.classes, self.world)
         loss = stages.make_loss(spec, model, teacher)
         regulariser = None
         if spec.kind == "admm":

@@ -6,7 +6,7 @@ The methods are imported where they are used: dense training needs none of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -63,6 +63,11 @@ def _by_rule(spec: RanksSpec, model: nn.Module) -> Plan:
             ):
                 chosen[path] = LayerChoice(Candidate("tucker2", Ranks(*ranks)))
     return Plan(chosen)
+
+
+def stand_in(model: nn.Module) -> Plan:
+    """A plan for what a search will find, to try later stages with: half of the ranks everywhere."""
+    return _by_rule(RanksSpec(ratio=0.5, step=1, min_channels=2), model)
 
 
 def decomposed(model: nn.Module, plan: Plan) -> nn.Module:
@@ -202,15 +207,28 @@ def admm_end(regulariser: Regulariser, warn: Warn) -> dict[str, Any]:
     }
 
 
-def make_loss(spec: StageSpec, model: nn.Module, teacher: nn.Module | None) -> Loss:
-    """Cross-entropy, or distillation from the teacher."""
+def make_loss(
+    spec: StageSpec,
+    model: nn.Module,
+    teacher: nn.Module | None,
+    layers: Sequence[str] | None = None,
+) -> Loss:
+    """Cross-entropy, or distillation from the teacher.
+
+    Args:
+        layers: those whose features are compared; by default the decomposed ones.
+    """
     if teacher is None:
         return CrossEntropy(spec.label_smoothing)
-    return _distillation(spec.distill, spec.label_smoothing, model, teacher)
+    return _distillation(spec.distill, spec.label_smoothing, model, teacher, layers)
 
 
 def _distillation(
-    spec: DistillSpec, label_smoothing: float, model: nn.Module, teacher: nn.Module
+    spec: DistillSpec,
+    label_smoothing: float,
+    model: nn.Module,
+    teacher: nn.Module,
+    layers: Sequence[str] | None,
 ) -> Loss:
     from tdc_train import distill
 
@@ -226,7 +244,7 @@ def _distillation(
             label_smoothing=label_smoothing,
         )
     return distill.FeatureDistillation(
-        model, teacher, weight=spec.weight, label_smoothing=label_smoothing
+        model, teacher, layers, weight=spec.weight, label_smoothing=label_smoothing
     )
 
 
