@@ -45,7 +45,9 @@ def energy(source: Source, share: float) -> Selection:
             ranks = [rank for rank in _grid(min(_channels(layer))) if errors[rank] <= lost]
             chosen = [_svd(layer, rank) for rank in ranks]
         else:
-            table = tucker2_errors(kernel(source.convs[name].node), source.bases(name))
+            table = tucker2_errors(
+                kernel(source.convs[name].node), source.decompositions.bases(name)
+            )
             ins, outs = (_grid(channels) for channels in _channels(layer))
             kept = table[np.ix_(outs, ins)] <= lost
             chosen = [

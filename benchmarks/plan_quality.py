@@ -26,7 +26,7 @@ from pathlib import Path
 
 from benchmarks.baselines import at_ratio, energy, uniform
 from benchmarks.networks.registry import NETWORKS
-from benchmarks.networks.subjects import TRAINED, Subject, subject
+from benchmarks.networks.subjects import BATCH, TRAINED, Subject, subject
 from benchmarks.plans import ANY_ERROR, conv_macs, tdc_selection
 from benchmarks.rows import Row, Rows, conditions
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
@@ -88,7 +88,9 @@ def _measure(folder: Path, name: str, threads: int, rows: Rows) -> None:
         if rows.get(f"{name}/{kind}") is not None:
             continue
         found = subject(folder / "models", name)
-        with opened(found, folder / f"{name}.sqlite3", threads) as evaluation:
+        # That of `onnxruntime_networks` too: run in its folder, this measures no layer again.
+        store = folder / f"{name}_b{BATCH}.sqlite3"
+        with opened(found, store, threads) as evaluation:
             row = rows.keep(f"{name}/{kind}", measure(found, evaluation, rows))
         print(_shown(f"{name}/{kind}", row), flush=True)
         gc.collect()

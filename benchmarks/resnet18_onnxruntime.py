@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from datetime import date
@@ -24,6 +22,7 @@ import numpy as np
 import onnxruntime
 
 import tdc_deploy
+from benchmarks.commands import command, measured
 from benchmarks.models import export, image_like, resnet18
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 
@@ -88,33 +87,6 @@ def run_exporter(folder: Path, exporter: Any, args: argparse.Namespace) -> dict[
         "plan_warm": measured(warm),
         "build": measured(built),
     }
-
-
-# A process starts with the peak memory of the one that forked it, and this one has torch loaded: a
-# small launcher in between lets the child's own peak show.
-LAUNCHER = """
-import json, resource, subprocess, sys, time
-start = time.perf_counter()
-done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, text=True)
-seconds = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-if done.returncode:
-    sys.exit(done.returncode)
-print(json.dumps({"output": json.loads(done.stdout), "seconds": seconds, "peak_kib": peak}))
-"""
-
-
-def command(arguments: list[Any]) -> dict[str, Any]:
-    """Run tdc-deploy; its JSON output, its wall time in seconds and its peak memory in KiB."""
-    words = ["-m", "tdc_deploy.cli.main", *map(str, arguments)]
-    launched = [sys.executable, "-c", LAUNCHER, sys.executable, *words]
-    done = subprocess.run(launched, stdout=subprocess.PIPE, text=True, check=True)
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
-
-
-def measured(run: dict[str, Any]) -> dict[str, float]:
-    return {"seconds": round(run["seconds"], 1), "peak_mb": round(run["peak_kib"] * 1024 / 1e6)}
 
 
 def session_overhead_us() -> float:

@@ -35,6 +35,8 @@ from tdc_deploy.source import Source, read_source
 
 if TYPE_CHECKING:
     from tdc_calibration.options import LowerPrecision
+    from tdc_calibration.readers.iterables import Source as FromPython
+    from tdc_calibration.stage import Calibrated, CalibrationData
 
     from tdc_deploy.report.reporter import Reporter
 
@@ -48,6 +50,7 @@ def plan(
     model: StrPath,
     *,
     inputs: StrPath | None = None,
+    calib: StrPath | FromPython | CalibrationData | None = None,
     latency_budget: float | None = None,
     speedup: float | None = None,
     max_error: float | None = None,
@@ -67,9 +70,13 @@ def plan(
     Args:
         model: an ONNX file.
         inputs: an .npz file or folder of .npy files with at least 8 samples (`read_samples`).
+        calib: data to decompose the layers for and to correct them by, or more about them
+            (`tdc_calibration.stage.CalibrationData`): an .npz file, a folder of .npy files or images,
+            samples from Python, or statistics that `tdc-deploy calibrate` saved. Without `inputs`, every
+            other sample verifies instead.
         latency_budget: share of the dense network's time to reach, in (0, 1].
         speedup: the same as 1 / latency_budget, at least 1; not both.
-        max_error: limit of the relative output error; 0.1 if `inputs` are given, else required.
+        max_error: limit of the relative output error; 0.1 if there are `inputs` or `calib`, else required.
         solver: `milp` or `tdc`; flops_budget and theta belong to `tdc` (see `Goal`).
         shapes: input shapes to plan at; unknown batch sizes are 1.
         threads: ONNX Runtime's threads within an operator; 0 leaves it to ONNX Runtime.
@@ -82,22 +89,25 @@ def plan(
     Raises:
         TdcError: a bad file, value or combination of them.
     """
-    wanted = inputs is not None
+    calibration = _calibration(calib)
+    wanted = inputs is not None or calibration is not None
     goal = _goal(wanted, latency_budget, speedup, max_error, solver, flops_budget, theta)
     target = None if output is None else Path(output)
     if target is not None:
         check_writable(target)
     page = _checked_report(report)
     cache = None if engine is None else engine.timing_cache
-    _check_files([target, page], Path(model), [inputs, store, cache])
-    given = _given(inputs, shapes, threads, None)
+    _check_files([target, page], Path(model), [inputs, store, cache, *_files_of(calibration)])
+    given = _given(inputs, shapes, threads, None, calib=calibration)
     if engine is not None:
         made, reporter = _plan_on_engines(
-            Path(model), inputs, goal, shapes, threads, store, engine, page, progress or silent
+            *(Path(model), inputs, calibration, goal, shapes, threads, store, engine, page),
+            progress or silent,
         )
         _write_plan(made, target, reporter)
         return made
-    with _opened(model, inputs, shapes, threads, store) as (evaluator, measurements):
+    opened = _opened(model, inputs, calibration, shapes, threads, store, progress or silent)
+    with opened as (evaluator, measurements):
         reporter = _reporter(page, evaluator.source, goal, given)
         watch = None if reporter is None else reporter.watch
         made = make_plan(evaluator, measurements, goal, progress or silent, watch=watch)
@@ -119,6 +129,7 @@ def build(
     *,
     plan: Plan | StrPath | None = None,
     inputs: StrPath | None = None,
+    calib: StrPath | FromPython | CalibrationData | None = None,
     latency_budget: float | None = None,
     speedup: float | None = None,
     max_error: float | None = None,
@@ -162,6 +173,7 @@ def build(
             is written then.
     """
     source_path, output_path = Path(model), Path(output)
+    calibration = _calibration(calib)
     budgets = (latency_budget, speedup, flops_budget)
     planned = any(budget is not None for budget in budgets)
 
@@ -180,7 +192,18 @@ def build(
             (engine or EngineOptions()).plugin_mode,
         )
         return _build_engine(
-            *(source_path, output_path, plan, planned, inputs, goal_of, shapes, threads, store),
+            *(
+                source_path,
+                output_path,
+                plan,
+                planned,
+                inputs,
+                calibration,
+                goal_of,
+                shapes,
+                threads,
+            ),
+            store,
             engine or EngineOptions(),
             calibrator,
             Terms(strict, fail_above),
@@ -194,12 +217,14 @@ def build(
         )
     lower = _lower_precision(precision, calibrator)
     page = _checked_report(report)
-    given = _checked(source_path, output_path, plan, planned, fail_above, [inputs, store], page)
-    asked = {"precision": precision, "calibrator": calibrator}
+    read = [inputs, store, *_files_of(calibration)]
+    given = _checked(source_path, output_path, plan, planned, fail_above, read, page)
+    asked = {"calib": calibration, "precision": precision, "calibrator": calibrator}
     told = _given(inputs, shapes, threads, plan, strict=strict, fail_above=fail_above, **asked)
-    with _opened(source_path, inputs, shapes, threads, store) as (evaluator, measured):
+    opened = _opened(source_path, inputs, calibration, shapes, threads, store, progress or silent)
+    with opened as (evaluator, measured):
         fuse_only = plan is None and not planned and evaluator.source.is_compressed
-        goal = goal_of(inputs is not None or fuse_only)
+        goal = goal_of(inputs is not None or calibration is not None or fuse_only)
         _check_labels(goal, evaluator.given)
         rivals = None
         if lower is not None:
@@ -238,7 +263,7 @@ def _check_labels(goal: Goal, samples: Samples) -> None:
         raise TdcError(
             f"a limit of {goal.max_accuracy_drop:.4g} points of accuracy, and inputs without labels",
             expected="class numbers of the inputs, under `labels`",
-            fix="add them to --inputs, or leave --max-accuracy-drop out",
+            fix="add them to --inputs or --calib, or leave --max-accuracy-drop out",
         )
 
 
@@ -258,6 +283,7 @@ def _build_engine(
     plan: Plan | StrPath | None,
     planned: bool,
     inputs: StrPath | None,
+    calibration: CalibrationData | None,
     goal_of: GoalOf,
     shapes: Shapes | None,
     threads: int,
@@ -269,15 +295,23 @@ def _build_engine(
     progress: Progress,
 ) -> Artifact:
     lower = _lower_precision("int8" if options.int8 else None, calibrator)
-    read = [inputs, options.timing_cache, store]
+    read = [inputs, options.timing_cache, store, *_files_of(calibration)]
     page = _checked_report(report)
     given = _checked(source_path, output, plan, planned, terms.fail_above, read, page)
-    source, samples = _opened_for_engines(source_path, inputs, shapes, threads, options)
+    source, samples = _opened_for_engines(
+        source_path, inputs, calibration, shapes, threads, options, progress
+    )
     fuse_only = given is None and not planned and source.is_compressed
-    goal = goal_of(inputs is not None or (source.is_compressed and not planned))
+    real = inputs is not None or calibration is not None
+    goal = goal_of(real or (source.is_compressed and not planned))
     _check_labels(goal, samples)
     quantise = None if lower is None else _quantiser(lower, source, samples, goal, progress)
-    asked = {"calibrator": calibrator, "fail_above": terms.fail_above, **options.given()}
+    asked = {
+        "calib": calibration,
+        "calibrator": calibrator,
+        "fail_above": terms.fail_above,
+        **options.given(),
+    }
     told = _given(inputs, shapes, threads, plan, **asked)
     reporter = _reporter(page, source, goal, told)
     beside = None if reporter is None else reporter.beside
@@ -309,6 +343,7 @@ def _quantiser(
 def _plan_on_engines(
     model: Path,
     inputs: StrPath | None,
+    calibration: CalibrationData | None,
     goal: Goal,
     shapes: Shapes | None,
     threads: int,
@@ -318,8 +353,10 @@ def _plan_on_engines(
     progress: Progress,
 ) -> tuple[Plan, Reporter | None]:
     check_engine_plans(model, options.plugin_mode)
-    source, samples = _opened_for_engines(model, inputs, shapes, threads, options)
-    told = _given(inputs, shapes, threads, None, **options.given())
+    source, samples = _opened_for_engines(
+        model, inputs, calibration, shapes, threads, options, progress
+    )
+    told = _given(inputs, shapes, threads, None, calib=calibration, **options.given())
     reporter = _reporter(page, source, goal, told)
     machine = open_machine(options, progress)
     options = replace(options, timing_cache=planning_cache(options, machine), int8=False)
@@ -334,16 +371,21 @@ def _plan_on_engines(
 def _opened_for_engines(
     model: Path,
     inputs: StrPath | None,
+    calibration: CalibrationData | None,
     shapes: Shapes | None,
     threads: int,
     options: EngineOptions,
+    progress: Progress,
 ) -> tuple[Source, Samples]:
     _check_threads(threads)
     return_large_blocks()
     if options.timing_cache is not None:
         check_writable(options.timing_cache)
     source = read_source(model, {**(shapes or {}), **options.opt_shapes})
-    return source, _samples(source, inputs)
+    if calibration is None:
+        return source, _samples(source, inputs)
+    found = _calibrated(source, inputs, calibration, OnnxRuntimeBackend(threads), progress)
+    return found.source, found.samples
 
 
 def _checked(
@@ -423,16 +465,56 @@ def _said(value: Any) -> str:
 def _opened(
     model: StrPath,
     inputs: StrPath | None,
+    calibration: CalibrationData | None,
     shapes: Shapes | None,
     threads: int,
     store: StrPath | None,
+    progress: Progress,
 ) -> Iterator[tuple[Evaluator, Store]]:
     _check_threads(threads)
     return_large_blocks()
     source = read_source(Path(model), shapes)
-    samples = _samples(source, inputs)
+    backend = OnnxRuntimeBackend(threads)
+    in_sequence = None
+    if calibration is None:
+        samples = _samples(source, inputs)
+    else:
+        found = _calibrated(source, inputs, calibration, backend, progress)
+        source, samples, in_sequence = found.source, found.samples, found.in_sequence
     with Store(None if store is None else Path(store)) as measurements:
-        yield Evaluator(source, samples, OnnxRuntimeBackend(threads), measurements), measurements
+        yield Evaluator(source, samples, backend, measurements, None, in_sequence), measurements
+
+
+def _calibration(calib: StrPath | FromPython | CalibrationData | None) -> CalibrationData | None:
+    if calib is None:
+        return None
+    from tdc_calibration.stage import CalibrationData
+
+    return calib if isinstance(calib, CalibrationData) else CalibrationData(calib)
+
+
+def _calibrated(
+    source: Source,
+    inputs: StrPath | None,
+    calibration: CalibrationData,
+    backend: OnnxRuntimeBackend,
+    progress: Progress,
+) -> Calibrated:
+    from tdc_calibration.stage import calibrated
+
+    path = calibration.path
+    if inputs is not None and path is not None and Path(inputs).resolve() == path.resolve():
+        raise TdcError(
+            f"{inputs} both to calibrate and to verify on",
+            expected="samples to verify on that calibration does not see",
+            fix="leave --inputs out: every other sample of --calib then verifies",
+        )
+    samples = None if inputs is None else _samples(source, inputs)
+    return calibrated(source, calibration, samples, backend, progress)
+
+
+def _files_of(calibration: CalibrationData | None) -> list[Path]:
+    return [] if calibration is None else calibration.files
 
 
 def _check_threads(threads: int) -> None:

@@ -211,13 +211,18 @@ def _build(evaluator: Evaluator, plan: Plan | None, goal: Goal, progress: Progre
     limit = goal.max_error if selection else max(goal.max_error, FUSING_ERROR)
     came_compressed, max_drop = bool(evaluator.source.compressed), goal.max_accuracy_drop
 
-    def measured(model: onnx.ModelProto) -> Built:
+    def measured(plan: Plan | None, model: onnx.ModelProto) -> Built:
         comparison, ratio = evaluator.compare(model, FINAL)
         return Built(plan, model, comparison, ratio, limit, came_compressed, max_drop)
 
-    built = measured(evaluator.model(selection, refine=True))
+    model = evaluator.model(selection, refine=True)
+    if plan is not None:
+        plan = replace(plan, sequential=bool(evaluator.in_sequence(selection)))
+    built = measured(plan, model)
     if not built.within_limit and selection:
-        built = measured(evaluator.model(selection))
+        assert plan is not None
+        plan = with_errors(plan, evaluator.source, refined=False)
+        built = measured(plan, evaluator.model(selection))
     progress("verifying", 1, 1)
     return built
 

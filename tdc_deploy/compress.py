@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from tdc_deploy.graph.chains import Chain, find_chains
-from tdc_deploy.graph.convs import kernel
 from tdc_deploy.graph.decompose import decompose_conv
 from tdc_deploy.graph.fuse import fuse, mark_compressed
 from tdc_deploy.graph.network import Network
@@ -13,7 +12,7 @@ from tdc_deploy.graph.shapes import infer_shapes
 from tdc_deploy.graph.sharing import share_constants
 from tdc_deploy.repair import Repair
 from tdc_deploy.source import Source
-from tdc_deploy.tucker import decompose
+from tdc_deploy.tucker import Factors
 from tdc_deploy.types import Candidate
 
 Selection = Mapping[str, Candidate]
@@ -21,17 +20,27 @@ Selection = Mapping[str, Candidate]
 
 
 def compress(
-    source: Source, selection: Selection, repair: Repair | None = None, refine: bool = False
+    source: Source,
+    selection: Selection,
+    repair: Repair | None = None,
+    refine: bool = False,
+    given: Mapping[str, Factors] | None = None,
 ) -> Network:
     """The source with each layer in its selected form, and every chain fused.
 
-    `repair` corrects the statistics of what the chains put out; `refine` improves the HOSVD by HOOI.
+    `repair` corrects the statistics of what the chains put out; `refine` iterates the decompositions
+    (`Decompositions.factors`); `given` are factors of layers that are not decomposed here.
     """
-    return fuse_chains(decompose_layers(source, selection, repair, refine), source, selection)
+    network = decompose_layers(source, selection, repair, refine, given)
+    return fuse_chains(network, source, selection)
 
 
 def decompose_layers(
-    source: Source, selection: Selection, repair: Repair | None = None, refine: bool = False
+    source: Source,
+    selection: Selection,
+    repair: Repair | None = None,
+    refine: bool = False,
+    given: Mapping[str, Factors] | None = None,
 ) -> Network:
     """The same before any chain is fused."""
     network = source.network.copy()
@@ -40,10 +49,8 @@ def decompose_layers(
     for name, candidate in selection.items():
         if candidate.ranks is None:
             continue
-        node = nodes[name]
-        bases = None if candidate.form == "svd" else source.bases(name)
-        factors = decompose(kernel(node), candidate.form, candidate.ranks, refine, bases)
-        ends.append(decompose_conv(network.graph, node, factors)[-1])
+        factors = (given or {}).get(name) or source.decompositions.factors(name, candidate, refine)
+        ends.append(decompose_conv(network.graph, nodes[name], factors)[-1])
     if repair is not None:
         repair.correct(network, ends)
     return network

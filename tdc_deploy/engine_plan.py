@@ -24,7 +24,7 @@ class EnginePlanner:
 
     Times are those of engines, at the source's input shapes. Errors are computed on ONNX Runtime: what a
     low rank loses does not depend on where it runs, a session is made in a moment, and the engines that
-    come of the plan are verified anyway.
+    come of the plan are verified anyway. `evaluator` measures whole networks.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class EnginePlanner:
     ) -> None:
         backend = TensorRtBackend(machine, options, source.inputs, progress)
         accuracy = OnnxRuntimeBackend(threads)
-        self._evaluator = Evaluator(source, samples, backend, store, accuracy)
+        self.evaluator = Evaluator(source, samples, backend, store, accuracy)
         self._device = least_device(machine.device, options.hardware_compatibility)
         self._precision = options.precision
         self._embedding = machine.embedding
@@ -54,9 +54,13 @@ class EnginePlanner:
         Raises:
             TdcError: the model has nothing to decompose, or TensorRT refuses it.
         """
+        choices = self.choices(paper_grid=goal.solver == "tdc")
+        return make_plan(self.evaluator, self._store, goal, self._progress, choices, self._watch)
+
+    def choices(self, paper_grid: bool = False) -> GpuChoices:
+        """What this machine offers for a layer; the paper's grid, or every form."""
         fused_us = None if self._embedding is None else self._embedding.predicted_us
-        choices = GpuChoices(self._device, self._precision, goal.solver == "tdc", fused_us)
-        return make_plan(self._evaluator, self._store, goal, self._progress, choices, self._watch)
+        return GpuChoices(self._device, self._precision, paper_grid, fused_us)
 
 
 def planning_cache(options: EngineOptions, machine: Machine) -> Path:

@@ -84,6 +84,7 @@ def engine_fields(engine: Engine, ranges: Ranges, options: EngineOptions) -> dic
             "version_compatible": options.version_compatible,
             "hardware_compatibility_level": options.hardware_compatibility,
             "refit": options.refit,
+            "sparsity": options.sparsity,
             "plugin_mode": options.plugin_mode,
         },
     }

@@ -21,6 +21,7 @@ from tdc_deploy.profiling.store import Store
 from tdc_deploy.repair import Repair
 from tdc_deploy.samples import Samples
 from tdc_deploy.source import Source
+from tdc_deploy.tucker import Factors
 from tdc_deploy.types import Ratio, Timing
 from tdc_deploy.verify import Comparison, Outputs, compare_outputs, run_all
 
@@ -31,6 +32,9 @@ NATIVE_CHAIN = ("tucker2", "native")
 
 REVISION = 2
 """Raised whenever the same selection makes another network: what the store has is then measured anew."""
+
+InSequence = Callable[[Source, Selection], Mapping[str, Factors]]
+"""Factors of a selection's layers, decomposed one behind the other; none where that measures no better."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class Evaluator:
 
     With real inputs, one part of them repairs the networks and the other verifies them. `backend`
     gives times, and errors too unless `accuracy` does: what a compressed network loses does not depend on
-    where it runs, but building it may take longer than all else there.
+    where it runs, but building it may take longer than all else there. `in_sequence` may find better
+    factors for a refined network.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class Evaluator:
         backend: Backend,
         store: Store,
         accuracy: Backend | None = None,
+        in_sequence: InSequence | None = None,
     ) -> None:
         self.source = source
         self.backend = backend
@@ -65,6 +71,8 @@ class Evaluator:
         self._repair_samples, self.samples = samples.split()
         self._few = self.samples.spread(TRIAL_SAMPLES)
         self._dense: dict[int, Outputs] = {}
+        self._in_sequence = in_sequence
+        self._sequences: dict[str, Mapping[str, Factors]] = {}
 
     @property
     def repair_samples(self) -> Samples:
@@ -132,10 +140,20 @@ class Evaluator:
     def model(self, selection: Selection, refine: bool = False) -> onnx.ModelProto:
         """The compressed, repaired and fused network of a selection."""
         repair = self.repair if selection else None
-        model = model_of(compress(self.source, selection, repair, refine))
+        given = self.in_sequence(selection) if refine else {}
+        model = model_of(compress(self.source, selection, repair, refine, given))
         # Graphs under surgery are cyclic: each would keep its weights until Python happens to look.
         gc.collect()
         return model
+
+    def in_sequence(self, selection: Selection) -> Mapping[str, Factors]:
+        """Factors of the layers decomposed in sequence, found once; none where that is no better."""
+        if self._in_sequence is None or not selection:
+            return {}
+        key = str({name: str(candidate) for name, candidate in sorted(selection.items())})
+        if key not in self._sequences:
+            self._sequences = {key: self._in_sequence(self.source, selection)}
+        return self._sequences[key]
 
     def compare(self, model: onnx.ModelProto, effort: Effort) -> tuple[Comparison, Ratio]:
         """Verify a compressed network on all inputs, and time it against the source."""
@@ -205,7 +223,13 @@ class Evaluator:
             "shapes": {name: list(shape) for name, shape in self.source.inputs.items()},
             "inputs": self._inputs_sha256,
             "selection": forms,
+            **self._describe_statistics(forms),
         }
+
+    def _describe_statistics(self, forms: Mapping[str, str]) -> dict[str, str]:
+        """On what inputs the layers were decomposed, where any was."""
+        statistics = self.source.statistics
+        return {"statistics": statistics.sha256} if forms and statistics is not None else {}
 
     @cached_property
     def _inputs_sha256(self) -> list[str]:

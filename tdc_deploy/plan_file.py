@@ -58,7 +58,9 @@ class Plan:
     """A form for each layer; layers that are not named stay dense.
 
     The other fields say where the choice came from; a plan written by hand needs none of them. `missed` are
-    those of the warnings that say that the goal was not reached.
+    those of the warnings that say that the goal was not reached. `statistics_sha256` are the statistics of
+    the inputs that the layers were decomposed for; without any, their errors are by weight. `sequential`:
+    what was built was decomposed layer behind layer; the errors are those of each alone.
     """
 
     layers: Mapping[str, LayerChoice]
@@ -69,13 +71,19 @@ class Plan:
     measurements: int = 0
     warnings: tuple[str, ...] = ()
     missed: tuple[str, ...] = ()
+    statistics_sha256: str | None = None
+    sequential: bool = False
 
     def __post_init__(self) -> None:
-        texts = (self.model_sha256, self.solver)
+        texts = (self.model_sha256, self.solver, self.statistics_sha256)
         if not all(text is None or isinstance(text, str) for text in texts):
-            raise TdcError("model_sha256 or solver is no text", expected="text or null")
+            raise TdcError(
+                "model_sha256, statistics_sha256 or solver is no text", expected="text or null"
+            )
         if not isinstance(self.backend, Mapping) or not isinstance(self.measurements, int):
             raise TdcError("backend or measurements is of another type", expected="object, number")
+        if not isinstance(self.sequential, bool):
+            raise TdcError(f"sequential is {self.sequential!r}", expected="true or false")
         if not all(isinstance(text, str) for text in (*self.warnings, *self.missed)):
             raise TdcError("warnings are no texts", expected="a list of texts")
 

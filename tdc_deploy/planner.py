@@ -16,7 +16,7 @@ from tdc_deploy.ranks import milp, tdc
 from tdc_deploy.ranks.choices import Choices, OnnxRuntimeChoices
 from tdc_deploy.ranks.milp import Selected
 from tdc_deploy.ranks.sensitivity import with_sensitivities
-from tdc_deploy.ranks.table import CostTable, build_table, layer_errors
+from tdc_deploy.ranks.table import CostTable, build_table
 from tdc_deploy.search import Search, Tried
 from tdc_deploy.source import Source
 from tdc_deploy.types import check_number
@@ -133,13 +133,19 @@ def make_plan(
     return _plan_of(best, table, evaluator, goal, profiler)
 
 
-def with_errors(plan: Plan, source: Source) -> Plan:
-    """The plan with each candidate's error as its kernel has it: a plan may have been edited."""
+def with_errors(plan: Plan, source: Source, refined: bool = True) -> Plan:
+    """The plan with each candidate's error as its kernel has it: a plan may have been edited.
+
+    With statistics it is what the (`refined`) factors lose of the layer's output energy.
+    """
     layers = {}
     for name, choice in plan.layers.items():
-        error = layer_errors(source, name, [choice.candidate])[0] if name in plan.selection else 0.0
-        layers[name] = replace(choice, candidate=replace(choice.candidate, error=error))
-    return replace(plan, layers=layers)
+        candidate = choice.candidate
+        chosen = name in plan.selection
+        error = source.decompositions.error(name, candidate, refined) if chosen else 0.0
+        layers[name] = replace(choice, candidate=replace(candidate, error=error))
+    sha256 = None if source.statistics is None else source.statistics.sha256
+    return replace(plan, layers=layers, statistics_sha256=sha256, sequential=False)
 
 
 def _run(search: Search, goal: Goal) -> Tried:
@@ -163,7 +169,7 @@ def _plan_of(
         error=best.trial.error,
         verified=evaluator.samples.real,
     )
-    return Plan(
+    plan = Plan(
         layers={
             name: LayerChoice(candidate, table.rows[name].dense_ms)
             for name, candidate in best.selection.items()
@@ -176,6 +182,8 @@ def _plan_of(
         warnings=(*missed, *_refusals(profiler)),
         missed=missed,
     )
+    # The table's errors are bounds: what is written is what the factors lose.
+    return plan if evaluator.source.statistics is None else with_errors(plan, evaluator.source)
 
 
 def _refusals(profiler: LayerProfiler) -> list[str]:

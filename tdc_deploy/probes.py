@@ -12,14 +12,12 @@ from functools import cached_property
 import onnx_graphsurgeon as gs
 
 from tdc_deploy.backends.base import Backend
-from tdc_deploy.graph.convs import kernel
 from tdc_deploy.graph.decompose import decompose_conv
 from tdc_deploy.graph.network import Network, model_of
 from tdc_deploy.outputs import run_samples
 from tdc_deploy.repair import Moments, apply_correction, correction_of, sample_rows
 from tdc_deploy.samples import MIN_SAMPLES, Samples
 from tdc_deploy.source import Source
-from tdc_deploy.tucker import decompose
 from tdc_deploy.types import Candidate
 from tdc_deploy.verify import Outputs, compare_outputs
 from tdc_deploy.walk import Values, Walk
@@ -86,9 +84,7 @@ class Probes:
     ) -> list[Values]:
         """What the layer puts out as `candidate`, corrected as `Repair` does, for the verifying batches."""
         network = self._layer(node, (repairing or verifying)[0])
-        assert candidate.ranks is not None
-        bases = None if candidate.form == "svd" else self._source.bases(node.name)
-        factors = decompose(kernel(node), candidate.form, candidate.ranks, bases=bases)
+        factors = self._source.decompositions.factors(node.name, candidate)
         last = decompose_conv(network.graph, network.graph.nodes[0], factors)[-1]
         if repairing:
             output = node.outputs[0].name

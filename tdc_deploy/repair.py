@@ -87,7 +87,7 @@ class Repair:
         if not nodes:
             return
         batches = list(self.samples.batches())
-        walk = Walk(network, [feeds for feeds, _ in batches], self._backend, last=nodes[-1])
+        walk = Walk(network, [feeds for feeds, _ in batches], self._backend, nodes)
         for node in nodes:
             tensor = node.outputs[0]
             moments = Moments()

@@ -35,13 +35,15 @@ Value = TypeVar("Value")
 class Samples:
     """Input arrays by name, each [N, ...] with one row per sample; labels [N] where there are any.
 
-    `real` is False for random ones, which verify nothing.
+    `real` is False for random ones, which verify nothing. `repairs` are other samples of the same inputs,
+    which repair networks so that all of these can verify them.
     """
 
     arrays: Arrays
     batch: int
     labels: NDArray[np.int64] | None = None
     real: bool = True
+    repairs: Samples | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
@@ -62,10 +64,13 @@ class Samples:
         return Samples(arrays, self.batch, labels, self.real)
 
     def split(self) -> tuple[Samples, Samples]:
-        """(for repair, for verification): every other sample each, or all for both where few.
+        """(for repair, for verification): every other sample each, or all for both where few; `repairs` and
+        all where there are such.
 
         Random samples repair nothing, and all of them verify.
         """
+        if self.repairs is not None:
+            return self.repairs, self
         if len(self) < SPLIT_FROM or not self.real:
             return self, self
         return self.take(slice(0, None, 2)), self.take(slice(1, None, 2))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from tdc_deploy.decompositions import Decompositions
 from tdc_deploy.errors import TdcError
 from tdc_deploy.files import files_sha256
 from tdc_deploy.graph.chains import Chain, compressed_chains, find_chains
@@ -17,7 +19,9 @@ from tdc_deploy.graph.read import model_files, read_network
 from tdc_deploy.graph.shapes import Shape, Shapes, infer_shapes, input_shapes
 from tdc_deploy.graph.understand import understanding
 from tdc_deploy.observe import observed_inputs
-from tdc_deploy.tucker import Bases, dense_cost, mode_bases
+from tdc_deploy.statistics import LayerStatistics
+from tdc_deploy.tucker import dense_cost
+from tdc_deploy.tucker.moments import check_moment
 from tdc_deploy.types import ConvLayer
 
 
@@ -27,6 +31,7 @@ class Source:
 
     `inputs` are the input shapes it is planned at, `shapes` those of every tensor. `compressed` are
     the chains that came in as Tucker decompositions; their convolutions are not planned again.
+    With `statistics` its layers are decomposed for the inputs that they were measured on.
     """
 
     path: Path
@@ -36,7 +41,7 @@ class Source:
     shapes: Shapes
     convs: dict[str, FoundConv]
     compressed: list[Chain]
-    _bases: dict[str, Bases] = field(default_factory=dict)
+    statistics: LayerStatistics | None = None
 
     @property
     def plannable(self) -> dict[str, ConvLayer]:
@@ -63,11 +68,37 @@ class Source:
         }
         return 2 * sum(macs[name] for name in plannable) < sum(macs.values())
 
-    def bases(self, name: str) -> Bases:
-        """`mode_bases` of a layer's kernel, computed once."""
-        if name not in self._bases:
-            self._bases[name] = mode_bases(kernel(self.convs[name].node))
-        return self._bases[name]
+    @cached_property
+    def decompositions(self) -> Decompositions:
+        """What the layers' kernels come to in other forms, and what they lose."""
+        moments = {} if self.statistics is None else self.statistics.moments
+        return Decompositions(lambda name: kernel(self.convs[name].node), moments)
+
+    def with_statistics(self, statistics: LayerStatistics) -> Source:
+        """The same, decomposed for the inputs that the statistics were measured on.
+
+        A layer that they do not name is decomposed as without any.
+
+        Raises:
+            TdcError: they name no layer of this model, or a moment is not one of the layer's patches.
+        """
+        layers = self.plannable
+        known = [name for name in layers if name in statistics.moments]
+        if layers and not known:
+            raise TdcError(
+                f"statistics of layers that {self.path} does not have: {sorted(statistics.moments)}",
+                expected="second moments of its convolutions",
+                fix="measure them on this model",
+            )
+        for name in known:
+            layer = layers[name]
+            try:
+                check_moment((layer.c_out, layer.c_in, *layer.kernel), statistics.moments[name])
+            except TdcError as error:
+                raise TdcError(
+                    f"layer {name!r}: {error.received}", expected=error.expected, fix=error.fix
+                ) from None
+        return replace(self, statistics=statistics)
 
 
 def read_source(path: Path, given_shapes: Mapping[str, Shape] | None = None) -> Source:

@@ -94,8 +94,9 @@ class ConvLayer:
 class Candidate:
     """One way to compute a layer, with what it costs.
 
-    `error` is the share of the kernel's energy that is lost, ‖W−W̃‖²/‖W‖²; `latency_ms` is the layer's
-    measured time alone, None where it was not measured.
+    `error` is the share of the kernel's energy that is lost, ‖W−W̃‖²/‖W‖², or with statistics of the
+    layer's inputs, of its output's energy on them; `latency_ms` is the layer's measured time alone, None
+    where it was not measured.
     """
 
     form: Form

@@ -21,9 +21,9 @@ MAX_KEPT_BYTES = 1 << 29
 class Walk:
     """A network's values from one place to the next, in graph order.
 
-    `batches` are the feeds of its inputs. What the places that come need is kept: up to `last`, the node of
-    the last place, or without it the network's outputs. Between two places a node's constants may be
-    replaced, if it is the node of a place and `change` is told; nothing else.
+    `batches` are the feeds of its inputs. What is kept at a place is what takes one to the others of the
+    `places`; without these, to any node and the network's outputs. Between two places a node's constants
+    may be replaced, if it is the node of a place and `change` is told; nothing else.
     """
 
     def __init__(
@@ -31,15 +31,12 @@ class Walk:
         network: Network,
         batches: Iterable[Values],
         backend: Backend,
-        last: gs.Node | None = None,
+        places: Sequence[gs.Node] | None = None,
     ) -> None:
         self._network = network
         self._nodes = list(network.graph.nodes)
         self._positions = {id(node): i for i, node in enumerate(self._nodes)}
-        ends, user = network.graph.outputs, len(self._nodes)
-        if last is not None:
-            ends, user = _uses(last), self._positions[id(last)]
-        self._last_use = _last_uses(self._nodes, ends, user)
+        self._last_use = _last_uses(self._nodes, network.graph.outputs, places)
         self._backend = backend
         self._place = 0
         self.kept = list(batches)
@@ -156,12 +153,19 @@ def _needed(nodes: Sequence[gs.Node], wanted: Iterable[gs.Tensor]) -> list[gs.No
     return needed[::-1]
 
 
-def _last_uses(nodes: Sequence[gs.Node], ends: Sequence[gs.Tensor], user: int) -> dict[int, int]:
-    """By a tensor's id, the position of the last node that reads it, of those that it takes for `ends`;
-    `user` is that of what reads `ends`.
+def _last_uses(
+    nodes: Sequence[gs.Node], outputs: Sequence[gs.Tensor], places: Sequence[gs.Node] | None
+) -> dict[int, int]:
+    """By a tensor's id, the position of the last node that reads it on the way to the places; without
+    places of any node, and behind them all for the network's outputs.
     """
+    on_the_way = list(nodes)
+    if places is not None:
+        on_the_way = _needed(nodes, [tensor for node in places for tensor in node.outputs])
     positions = {id(node): i for i, node in enumerate(nodes)}
     last: dict[int, int] = {}
-    for node in _needed(nodes, ends):
+    for node in on_the_way:
         last.update((id(tensor), positions[id(node)]) for tensor in _uses(node))
-    return {**last, **{id(tensor): user for tensor in ends}}
+    if places is None:
+        last.update((id(tensor), len(nodes)) for tensor in outputs)
+    return last

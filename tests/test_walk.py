@@ -71,7 +71,7 @@ def test_what_a_later_node_needs_is_kept_and_nothing_else() -> None:
     seen_by(walk, nodes_of(network)["conv2"])
     # conv1's output after the Relu is added to conv3's.
     assert [set(values) for values in walk.kept] == [{"conv2.out", "relu1"}] * 3
-    until = Walk(network, batches(), BACKEND, last=nodes_of(network)["conv3"])
+    until = Walk(network, batches(), BACKEND, [nodes_of(network)[name] for name in CONVS[1:]])
     seen_by(until, nodes_of(network)["conv2"])
     assert [set(values) for values in until.kept] == [{"conv2.out"}] * 3
     seen_by(until, nodes_of(network)["conv3"])
@@ -130,6 +130,24 @@ def test_where_too_much_would_be_kept_it_is_computed_again(monkeypatch: pytest.M
     assert walk.kept == feeds
 
 
+def test_places_need_not_lie_on_one_way() -> None:
+    network, feeds = network_of(small_cnn()), batches()
+    # From relu1 to a second convolution, whose output conv3 does not see.
+    side = gs.Node("Conv", "side", dict(nodes_of(network)["conv2"].attrs))
+    side.inputs = list(nodes_of(network)["conv2"].inputs)
+    side.outputs = [gs.Variable("side.out", np.float32)]
+    position = network.graph.nodes.index(nodes_of(network)["conv3"])
+    network.graph.nodes.insert(position, side)
+    network.graph.outputs.append(side.outputs[0])
+    places = [nodes_of(network)[name] for name in ("conv2", "side", "conv3")]
+    walk = Walk(network, feeds, BACKEND, places)
+    for node in places:
+        _, seen = seen_by(walk, node)
+        output = node.outputs[0].name
+        for found, expected in zip(seen, whole(network, [output], feeds), strict=True):
+            assert close(found[output], expected[output])
+
+
 def test_a_place_that_was_passed_is_known() -> None:
     network = network_of(small_cnn())
     walk, nodes = Walk(network, batches(), BACKEND), nodes_of(network)
@@ -173,8 +191,9 @@ def test_what_a_subgraph_reads_is_kept_for_it() -> None:
     network, feeds = _branching(), batches()
     nodes = nodes_of(network)
     relu = next(node for node in network.graph.nodes if node.outputs[0].name == "relu1")
-    walk = Walk(network, feeds, BACKEND, last=nodes["conv2"])
-    for node in (nodes["conv1"], relu, nodes["conv2"]):
+    places = [nodes["conv1"], relu, nodes["conv2"]]
+    walk = Walk(network, feeds, BACKEND, places)
+    for node in places:
         _, seen = seen_by(walk, node)
         output = node.outputs[0].name
         for found, expected in zip(seen, whole(network, [output], feeds), strict=True):

@@ -21,6 +21,7 @@ CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 # Names of trained networks, and the share of the dense time that is planned for.
 TRAINED = {"resnet20_dense": 0.75, "vgg16_bn_quarter_dense": 0.5}
 DRAWN_BUDGET = 0.5
+BATCH = 1
 
 # So many images repair, and so many others verify.
 TRAINED_SAMPLES = 1000
@@ -46,10 +47,10 @@ class Subject:
 
 
 def subject(folder: Path, name: str) -> Subject:
-    """A network at batch 1; its files are written to `folder` unless they are there."""
+    """A network at BATCH; its files are written to `folder` unless they are there."""
     if name in TRAINED:
         return _trained(folder, name)
-    files = prepare(folder, name, 1)
+    files = prepare(folder, name, BATCH)
     return Subject(name, files.model, files.inputs, DRAWN_BUDGET, files.paths)
 
 

@@ -107,12 +107,13 @@ class Int8Build:
         self, plan: Plan, scheme: Scheme, keep: Sequence[str] = ()
     ) -> tuple[Built, list[str] | None]:
         network = self._network(plan.selection)
+        plan = replace(plan, sequential=bool(self.evaluator.in_sequence(plan.selection)))
         return self._built(plan, network, scheme, keep)
 
     def _network(self, selection: Selection) -> Network:
-        return decompose_layers(
-            self.evaluator.source, selection, self.evaluator.repair, refine=True
-        )
+        evaluator = self.evaluator
+        given = evaluator.in_sequence(selection)
+        return decompose_layers(evaluator.source, selection, evaluator.repair, True, given)
 
     def _built(
         self, plan: Plan | None, network: Network, scheme: Scheme, keep: Sequence[str] = ()

@@ -57,5 +57,5 @@ def _check_real(lower: LowerPrecision, samples: Samples) -> None:
         raise TdcError(
             f"--precision {lower.precision} without data",
             expected="real samples, which ranges are measured on",
-            fix="give --inputs",
+            fix="give --inputs or --calib",
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from tdc_deploy.cli import engine_options, options
+from tdc_deploy.cli import calibration_options, engine_options, options
 from tdc_deploy.cli.output import Output, ms, number, share
 from tdc_deploy.cli.plan import print_layers
 from tdc_deploy.runtime.session import ENGINE_SUFFIXES
@@ -28,6 +28,18 @@ def build(
         ),
     ],
     inputs: options.InputsOption = None,
+    calib: options.CalibOption = None,
+    data_aware: options.DataAwareOption = True,
+    calib_samples: calibration_options.CalibSamplesOption = None,
+    labels: calibration_options.LabelsOption = None,
+    preset: calibration_options.PresetOption = None,
+    resize: calibration_options.ResizeOption = None,
+    crop: calibration_options.CropOption = None,
+    mean: calibration_options.MeanOption = None,
+    std: calibration_options.StdOption = None,
+    pixel_range: calibration_options.PixelRangeOption = None,
+    colours: calibration_options.ColoursOption = None,
+    interpolation: calibration_options.InterpolationOption = None,
     latency_budget: options.BudgetOption = None,
     speedup: options.SpeedupOption = None,
     max_error: options.MaxErrorOption = None,
@@ -64,6 +76,7 @@ def build(
     plugin_mode: engine_options.PluginModeOption = None,
     calibrator: options.CalibratorOption = None,
     max_accuracy_drop: options.MaxAccuracyDropOption = None,
+    sparsity: engine_options.SparsityOption = None,
     report: options.ReportOption = None,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -79,6 +92,18 @@ def build(
 
     out = Output(as_json, quiet, verbose)
     of_engine = output.suffix in ENGINE_SUFFIXES or io_precision is not None
+    said = calibration_options.parse(
+        samples=calib_samples,
+        labels=labels,
+        preset=preset,
+        resize=resize,
+        crop=crop,
+        mean=mean,
+        std=std,
+        pixel_range=pixel_range,
+        colours=colours,
+        interpolation=interpolation,
+    )
     engine = engine_options.parse(
         precision=precision if of_engine else None,
         io_precision=io_precision,
@@ -93,6 +118,7 @@ def build(
         refit=refit,
         library_tactics=not no_library_tactics,
         plugin_mode=plugin_mode,
+        sparsity=sparsity,
     )
     with out.progress() as progress:
         artifact = api.build(
@@ -100,6 +126,7 @@ def build(
             output,
             plan=plan,
             inputs=inputs,
+            calib=calibration_options.calibration_data(calib, data_aware, said),
             latency_budget=latency_budget,
             speedup=speedup,
             max_error=max_error,

@@ -100,6 +100,13 @@ HardwareCompatibilityOption = Annotated[
 RefitOption = Annotated[
     bool, typer.Option("--refit", help="Its weights can be replaced.", rich_help_panel=PANEL)
 ]
+SparsityOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="disable (default), or enable: sparse kernels for 2:4 sparse weights where faster.",
+        rich_help_panel=PANEL,
+    ),
+]
 NoLibraryTacticsOption = Annotated[
     bool,
     typer.Option(
@@ -132,6 +139,7 @@ def parse(
     refit: bool,
     library_tactics: bool,
     plugin_mode: str | None,
+    sparsity: str | None,
 ) -> EngineOptions | None:
     """The options, or None if none of them was given."""
     from tdc_deploy.backends.tensorrt.options import EngineOptions
@@ -150,6 +158,7 @@ def parse(
         refit=refit,
         library_tactics=library_tactics,
         plugin_mode=plugin_mode or "library",  # type: ignore[arg-type]
+        sparsity=sparsity or "disable",  # type: ignore[arg-type]
     )
     given = given if precision is None else given.with_precision(precision)
     untouched = precision is None and plugin_mode is None and given == EngineOptions()

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from tdc_deploy.cli import bench, build, doctor, infer, inspect, plan, plugin, tactics, triton
+from tdc_deploy.cli import (
+    bench,
+    build,
+    calibrate,
+    doctor,
+    infer,
+    inspect,
+    plan,
+    plugin,
+    tactics,
+    triton,
+)
 from tdc_deploy.console import command_line, run
 
 app = command_line(
@@ -13,6 +24,7 @@ app.command("build")(build.build)
 app.command("plan")(plan.plan)
 app.command("inspect")(inspect.inspect)
 app.command("bench")(bench.bench)
+app.command("calibrate")(calibrate.calibrate)
 app.command("infer")(infer.infer)
 app.command("tactics")(tactics.tactics)
 app.command("triton")(triton.triton)

@@ -18,6 +18,20 @@ InputsOption = Annotated[
         "inputs, one sample per row, at least 8; class numbers in `labels`."
     ),
 ]
+CalibOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        help="Data to decompose the layers for and to correct them by: .npz, a folder of .npy files or of "
+        "images, or statistics of tdc-deploy calibrate. Without --inputs every other sample verifies."
+    ),
+]
+DataAwareOption = Annotated[
+    bool,
+    typer.Option(
+        "--data-aware/--no-data-aware",
+        help="Whether --calib decomposes the layers, or only corrects and verifies.",
+    ),
+]
 ShapesOption = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(
@@ -53,8 +67,8 @@ SpeedupOption = Annotated[
 MaxErrorOption = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option(
-        help="Limit of the output's relative error, which no budget overrides. 0.1 with --inputs; "
-        "must be given without."
+        help="Limit of the output's relative error, which no budget overrides. 0.1 with --inputs or "
+        "--calib; must be given without."
     ),
 ]
 CalibratorOption = Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from tdc_deploy.cli import engine_options, options
+from tdc_deploy.cli import calibration_options, engine_options, options
 from tdc_deploy.cli.output import Output, ms, number
 
 if TYPE_CHECKING:
@@ -22,6 +22,18 @@ def plan(
         typer.Option("--output", "-o", help="Plan file to write, JSON."),
     ] = None,
     inputs: options.InputsOption = None,
+    calib: options.CalibOption = None,
+    data_aware: options.DataAwareOption = True,
+    calib_samples: calibration_options.CalibSamplesOption = None,
+    labels: calibration_options.LabelsOption = None,
+    preset: calibration_options.PresetOption = None,
+    resize: calibration_options.ResizeOption = None,
+    crop: calibration_options.CropOption = None,
+    mean: calibration_options.MeanOption = None,
+    std: calibration_options.StdOption = None,
+    pixel_range: calibration_options.PixelRangeOption = None,
+    colours: calibration_options.ColoursOption = None,
+    interpolation: calibration_options.InterpolationOption = None,
     latency_budget: options.BudgetOption = None,
     speedup: options.SpeedupOption = None,
     max_error: options.MaxErrorOption = None,
@@ -48,6 +60,7 @@ def plan(
     refit: engine_options.RefitOption = False,
     no_library_tactics: engine_options.NoLibraryTacticsOption = False,
     plugin_mode: engine_options.PluginModeOption = None,
+    sparsity: engine_options.SparsityOption = None,
     report: options.ReportOption = None,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -58,6 +71,18 @@ def plan(
     from tdc_deploy.plan_file import plan_to_json
 
     out = Output(as_json, quiet, verbose)
+    said = calibration_options.parse(
+        samples=calib_samples,
+        labels=labels,
+        preset=preset,
+        resize=resize,
+        crop=crop,
+        mean=mean,
+        std=std,
+        pixel_range=pixel_range,
+        colours=colours,
+        interpolation=interpolation,
+    )
     engine = engine_options.for_backend(
         backend,
         engine_options.parse(
@@ -74,12 +99,14 @@ def plan(
             refit=refit,
             library_tactics=not no_library_tactics,
             plugin_mode=plugin_mode,
+            sparsity=sparsity,
         ),
     )
     with out.progress() as progress:
         made = api.plan(
             model,
             inputs=inputs,
+            calib=calibration_options.calibration_data(calib, data_aware, said),
             latency_budget=latency_budget,
             speedup=speedup,
             max_error=max_error,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import onnx_graphsurgeon as gs
 
@@ -14,9 +15,14 @@ def prefix_of(network: Network, convs: Iterable[gs.Node], *, inputs: bool = Fals
 
     A graph output must say its type, which is that of the convolution's kernel.
     """
-    types = {
-        (node.inputs if inputs else node.outputs)[0].name: node.inputs[1].dtype for node in convs
-    }
+    return prefix_to(
+        network,
+        {(node.inputs if inputs else node.outputs)[0].name: node.inputs[1].dtype for node in convs},
+    )
+
+
+def prefix_to(network: Network, types: Mapping[str, Any]) -> Network:
+    """A copy that puts out the tensors named in `types`, which are of these types."""
     prefix = network.copy()
     known = prefix.graph.tensors()
     prefix.graph.outputs = [known[name] for name in types]

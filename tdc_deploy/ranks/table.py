@@ -6,11 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tdc_deploy.graph.convs import kernel
 from tdc_deploy.profiling.bounds import Roofline
 from tdc_deploy.profiling.layers import LayerProfiler
 from tdc_deploy.progress import Progress
-from tdc_deploy.ranks.candidates import candidate_errors
 from tdc_deploy.ranks.choices import Choices
 from tdc_deploy.source import Source
 from tdc_deploy.tucker import chain_cost
@@ -113,16 +111,9 @@ def _offer(
     candidates = choices.offered(shape)
     if not candidates:
         return [], [[] for _ in names]
-    errors = np.array([layer_errors(source, name, candidates) for name in names])
+    errors = np.array([source.decompositions.errors(name, candidates) for name in names])
     kept = choices.worth_measuring(shape, candidates, errors, dense_ms, roofline)
     return [candidates[i] for i in kept], errors[:, kept].tolist()
-
-
-def layer_errors(source: Source, name: str, candidates: list[Candidate]) -> list[float]:
-    """Energy lost by each candidate on a layer of the source."""
-    weight = kernel(source.convs[name].node)
-    bases = None if source.plannable[name].is_pointwise else source.bases(name)
-    return candidate_errors(weight, candidates, bases)
 
 
 def _row(

@@ -123,7 +123,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything on the page. Files are bare names; sizes are in bytes, None where nothing was written."""
+    """Everything on the page. Files are bare names; sizes are in bytes, None where nothing was written.
+
+    data_aware: the layers were decomposed for calibration data, and lose energy of their outputs.
+    """
 
     source: str
     output: str
@@ -135,6 +138,7 @@ class Report:
     forms: tuple[FormReport, ...]
     environment: Mapping[str, str]
     options: Mapping[str, str]
+    data_aware: bool = False
 
     @property
     def tried(self) -> bool:

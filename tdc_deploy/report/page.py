@@ -116,10 +116,15 @@ def _layers(report: Report) -> Html:
     refused = (
         "" if report.outcome.shipped or not changed else " This was refused; the source ships."
     )
+    energy = (
+        "the layer’s output’s, on the calibration data"
+        if report.data_aware
+        else "the kernel’s, ‖W − W̃‖² / ‖W‖²"
+    )
     text = (
         f"{changed} of {len(report.layers)} layers are decomposed"
         f"{f', {came} came in so' if came else ''}; in the network’s order. "
-        f"Times are of each layer alone; energy lost is the kernel’s, ‖W − W̃‖² / ‖W‖².{refused}"
+        f"Times are of each layer alone; energy lost is {energy}.{refused}"
     )
     legend = _legend(
         ("bar before", "before"), ("bar after", "after"), ("bar loss", "energy lost"),

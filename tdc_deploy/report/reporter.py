@@ -68,6 +68,7 @@ class Reporter:
             forms=_forms(sidecar.get("forms") or sidecar.get("engine", {}).get("forms", {})),
             environment=_environment(sidecar["backend"], sidecar["libraries"]),
             options=self._options,
+            data_aware=self._source.statistics is not None,
         )
         return {self.path: render(report).encode()}
 
@@ -85,6 +86,7 @@ class Reporter:
             forms=(),
             environment=_environment(plan.backend, library_versions()),
             options=self._options,
+            data_aware=self._source.statistics is not None,
         )
         return {self.path: render(report).encode()}
 

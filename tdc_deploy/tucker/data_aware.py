@@ -13,14 +13,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from tdc_deploy.errors import TdcError
 from tdc_deploy.tucker.alternating import Chain, Problem, alternate, leading
 from tdc_deploy.tucker.decompose import Array, Factors, decompose, mode_bases, reconstruct
+from tdc_deploy.tucker.moments import channel_mean, check_moment, regularised, roots, times_moment
 from tdc_deploy.types import Form, Ranks
-
-# Inputs that never take some direction leave the kernel undetermined there. This much of the mean
-# eigenvalue, added to all, settles it by the plain norm, and keeps the condition number below 1e8·C·kh·kw.
-RIDGE = 1e-8
 
 SWEEPS = 20
 TOLERANCE = 1e-3
@@ -51,7 +47,8 @@ def data_aware_decompose(
     """
     plain = decompose(weight, form, ranks)
     w = np.asarray(weight, np.float64)
-    moment = _regularised(w.shape, second_moment)
+    check_moment(w.shape, second_moment)
+    moment = regularised(second_moment)
     if moment is None or not w.any():
         return plain
     if form in ("svd", "tucker_out"):
@@ -82,46 +79,27 @@ def weighted_error(
     w = np.asarray(weight, np.float64)
     moment = np.asarray(second_moment, np.float64)
     lost = w - reconstruct(factors)
-    total = float(np.vdot(w, _times_moment(w, moment)))
-    return float(np.vdot(lost, _times_moment(lost, moment))) / total if total > 0 else 0.0
+    total = float(np.vdot(w, times_moment(w, moment)))
+    if not total > 0:
+        return 0.0
+    # Of what is lost nowhere, rounding may leave less than nothing.
+    return float(np.maximum(np.vdot(lost, times_moment(lost, moment)) / total, 0))
 
 
-def _regularised(shape: tuple[int, ...], second_moment: NDArray[np.floating]) -> Array | None:
-    moment = np.array(second_moment, np.float64)
-    channels, patch = shape[1], math.prod(shape[1:])
-    if moment.shape not in ((patch, patch), (channels, channels)):
-        raise TdcError(
-            f"a second moment of shape {moment.shape} for a kernel of shape {shape}",
-            expected=f"({patch}, {patch}), or by channel ({channels}, {channels})",
-        )
-    mean = float(moment.trace()) / len(moment)
-    # Row by row, without a second matrix; np.max, unlike max, is NaN if any value is, or infinite.
-    differences = [np.abs(row - column).max() for row, column in zip(moment, moment.T, strict=True)]
-    asymmetry = float(np.max(differences))
-    if not (asymmetry <= RIDGE * mean * len(moment) and moment.diagonal().min() >= 0):
-        raise TdcError(
-            "a second moment that is not symmetric, not finite, or negative on its diagonal",
-            expected="E[x·xᵀ] of input patches x",
-            fix="look for NaN or infinity in the inputs that it was measured on",
-        )
-    if mean == 0:
-        return None
-    moment.flat[:: len(moment) + 1] += RIDGE * mean
-    return moment
+def whitened_first(weight: Array, moment: Array) -> Array:
+    """`first` [C, C] of the kernel whitened by the mean moment of its channels, strongest row first.
 
-
-def _times_moment(weight: Array, moment: Array) -> Array:
-    """Kernels [n, C, kh, kw] times Σ, or Σ by channel."""
-    by_channel = weight.reshape(len(weight), len(moment), -1)
-    return np.asarray(np.einsum("mcp,cd->mdp", by_channel, moment, optimize=True)).reshape(
-        weight.shape
-    )
+    `moment` is positive definite. The leading rows serve for any lower rank.
+    """
+    root, inverse = roots(channel_mean(moment, weight.shape[1]))
+    white = np.asarray(np.einsum("mcyx,cd->mdyx", weight, root, optimize=True))
+    return np.asarray(mode_bases(white)[1].T @ inverse)
 
 
 def _output_side(weight: Array, moment: Array, plain: Factors) -> Factors:
     """Only the rank of the [M, C·kh·kw] matrix is bounded: its whitened SVD, by Eckart and Young."""
     assert plain.last is not None
-    gram = np.tensordot(_times_moment(weight, moment), weight, axes=([1, 2, 3], [1, 2, 3]))
+    gram = np.tensordot(times_moment(weight, moment), weight, axes=([1, 2, 3], [1, 2, 3]))
     last = leading(gram, plain.last.shape[1])
     core = np.tensordot(last, weight, axes=(0, 0))
     if plain.core is not None:
@@ -136,7 +114,7 @@ def _output_side(weight: Array, moment: Array, plain: Factors) -> Factors:
 def _by_channel(weight: Array, moment: Array, form: Form, ranks: Ranks, plain: Factors) -> Factors:
     """Whitening the input channels leaves a plain decomposition."""
     assert plain.first is not None
-    root, inverse = _roots(moment)
+    root, inverse = roots(moment)
     white = np.einsum("mcyx,cd->mdyx", weight, root, optimize=True)
     starts = [mode_bases(white)]
     if plain.last is not None:
@@ -162,7 +140,7 @@ def _alternating(
         moment.reshape(c, positions, c, positions).transpose(1, 0, 3, 2).copy(),
         None if plain.last is None else plain.last.shape[1],
     )
-    starts = (plain.first, _whitened_first(weight, problem, len(plain.first)))
+    starts = (plain.first, whitened_first(weight, moment)[: len(plain.first)])
     runs = [alternate(problem, first) for first in starts]
     heads = [next(run) for run in runs]
     best = min(range(len(runs)), key=lambda i: heads[i].squared_error)
@@ -176,20 +154,6 @@ def _alternating(
         if gain < tolerance:
             break
     return _factors(chain, (kh, kw))
-
-
-def _whitened_first(weight: Array, problem: Problem, rank: int) -> Array:
-    """`first` of the kernel whitened by the mean moment of its channels."""
-    root, inverse = _roots(np.asarray(np.linalg.inv(problem.channel_inverse), np.float64))
-    white = np.asarray(np.einsum("mcyx,cd->mdyx", weight, root, optimize=True))
-    return np.asarray(mode_bases(white)[1][:, :rank].T @ inverse)
-
-
-def _roots(moment: Array) -> tuple[Array, Array]:
-    """Σ^½ and Σ^-½ of a positive definite Σ."""
-    values, vectors = np.linalg.eigh(moment)
-    root = np.sqrt(values)
-    return (vectors * root) @ vectors.T, (vectors / root) @ vectors.T
 
 
 def _factors(chain: Chain, kernel: tuple[int, int]) -> Factors:

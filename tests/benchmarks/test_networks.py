@@ -172,19 +172,18 @@ def test_uniform_takes_the_same_share_everywhere(source: Source) -> None:
 
 
 def test_energy_takes_the_least_arithmetic_that_keeps_the_share(source: Source) -> None:
-    from tdc_deploy.ranks.table import layer_errors
 
     share = 0.9
     for name, chosen in energy(source, share).items():
         ranks, shape = chosen.ranks, source.plannable[name]
         assert ranks is not None
-        assert layer_errors(source, name, [chosen])[0] <= 1 - share
+        assert source.decompositions.errors(name, [chosen])[0] <= 1 - share
         # Of all pairs in the grid none with less arithmetic keeps as much.
         grid = itertools.product(range(4, shape.c_in + 1, 4), range(8, shape.c_out + 1, 8))
         for pair in grid:
             other = tucker(shape, *pair)
             if chain_cost(shape, other).macs < chain_cost(shape, chosen).macs:
-                assert layer_errors(source, name, [other])[0] > 1 - share
+                assert source.decompositions.errors(name, [other])[0] > 1 - share
 
 
 @pytest.mark.parametrize("rule", [uniform, energy])

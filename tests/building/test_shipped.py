@@ -200,7 +200,7 @@ def test_a_kernel_that_fits_worse_refined_is_shipped_as_it_was_planned(
             return factors
         return replace(factors, core=-factors.core)
 
-    monkeypatch.setattr("tdc_deploy.compress.decompose", spoiled)
+    monkeypatch.setattr("tdc_deploy.decompositions.decompose", spoiled)
     plan = job.plan(latency_budget=BUDGET)
     artifact = job.build(plan=plan)
     assert artifact.decision == "compressed"
@@ -217,7 +217,7 @@ def test_a_network_that_puts_out_nan_is_never_shipped(
         assert factors.core is not None
         return replace(factors, core=np.full_like(factors.core, np.nan))
 
-    monkeypatch.setattr("tdc_deploy.compress.decompose", broken)
+    monkeypatch.setattr("tdc_deploy.decompositions.decompose", broken)
     try:
         artifact = job.build(plan=ROUGH, max_error=max_error)
     except TdcError as error:  # an infinite limit may be refused as such

@@ -91,6 +91,18 @@ def test_entropy_cuts_a_far_tail() -> None:
     assert symmetric[0] == -symmetric[1]
 
 
+def test_exact_zeros_do_not_decide_about_entropy() -> None:
+    """Half of a ReLU's outputs are 0, which every range holds."""
+    centres = (np.arange(BINS) + 0.5) * BIN
+    counts = (1e5 * np.exp(-0.5 * (centres / 0.07) ** 2)).astype(np.int64)
+    counts[-1] += 5
+    spiked = counts.copy()
+    spiked[0] += 10**9
+    plain = chosen(Histogram(0.0, 1.0, counts), "entropy")
+    assert chosen(Histogram(0.0, 1.0, spiked), "entropy") == plain
+    assert plain[1] < 1.0
+
+
 @pytest.mark.parametrize("calibrator", CALIBRATORS)
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_a_constant_zero_has_no_range(calibrator: str, symmetric: bool) -> None:

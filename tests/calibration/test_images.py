@@ -70,8 +70,8 @@ def test_sizes_as_torchvision_makes_them(tmp_path: Path) -> None:
 
     def result(resized: Any, left: int, top: int, side: int = 14) -> Array:
         cut = resized.crop((left, top, left + side, top + side))
-        pixels: Array = np.asarray(cut) / np.float32(255)
-        return pixels.transpose(2, 0, 1)
+        values: Array = np.asarray(cut) / np.float32(255)
+        return np.asarray(values.transpose(2, 0, 1))
 
     to = spec(1, 3, 14, 14)
     # Resize(16): the longer side is int(16 · 61 / 40) = 24. CenterCrop(14): round((24 − 14) / 2).

@@ -252,3 +252,19 @@ def test_a_refused_build_writes_nothing(job: Job) -> None:
     with pytest.raises(TdcError, match="error is"):
         job.build(precision="int8", plan=ROUGH, max_error=10.0, fail_above=1e-6)
     assert job.written() == []
+
+
+def test_calibration_data_calibrate_int8_and_decompose_its_layers(
+    tmp_path: Path, fake_time: FakeTime
+) -> None:
+    del fake_time
+    job = job_with(tmp_path, small_cnn())
+    data = tmp_path / "calib.npz"
+    np.savez(data, image=images(40, seed=5))
+    artifact = job.build(precision="int8", plan=ROUGH, max_error=10.0, calib=data)
+    form = forms_of(artifact)["tucker int8"]
+    assert form["shipped"]
+    assert form["calibration_samples"] == 40
+    assert artifact.comparison.samples == COUNT  # all of the inputs verify
+    assert artifact.plan is not None
+    assert artifact.plan.statistics_sha256 is not None

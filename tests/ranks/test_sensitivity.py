@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,17 @@ def test_one_network_a_layer_with_the_middle_candidate() -> None:
     with_sensitivities(table, network({"a": 1.0, "b": 1.0}, asked), silent)
     assert [list(selection) for selection in asked] == [["a"], ["b"]]
     assert asked[0]["a"].error == ERRORS[1]
+
+
+def test_what_loses_next_to_nothing_is_no_probe() -> None:
+    """Inputs of few directions: most candidates lose rounding only, which the least error would inflate."""
+    only = row("a")
+    nothing = [replace(c, error=1e-9, latency_ms=0.8) for c in only.candidates[1:]] * 2
+    table = CostTable({"a": replace(only, candidates=(*only.candidates, *nothing))})
+    found = with_sensitivities(table, network({"a": 2.0}), silent)
+    assert abs(found.rows["a"].sensitivity - 2.0) <= 1e-12
+    still = CostTable({"a": replace(only, candidates=(only.candidates[0], *nothing))})
+    assert with_sensitivities(still, network({"a": 2.0}), silent).rows["a"].sensitivity == 1.0
 
 
 def test_a_layer_whose_loss_does_not_show_is_no_free_one() -> None:

@@ -39,6 +39,8 @@ MAX_OPSET = 20
 # torch's dynamo exporter knows no older one.
 DYNAMO_MIN_OPSET = 18
 
+CONSTRAINTS = "tdc_train.constraints"
+
 # A batch of 1 could be taken for a constant.
 OPEN_BATCH_EXAMPLE = 2
 
@@ -54,13 +56,16 @@ def export_onnx(
     input_name: str = "image",
     output_name: str = "logits",
     accuracy: float | None = None,
+    constraints: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `model` in eval mode as one ONNX file, whole or not at all; the model is left as it was.
 
     BatchNorm is folded into the convolutions. Each convolution is named by its module path, which is
     what a plan for the file names, so that plans fit the file and the model alike; the parts of a chain
     are `<path>.first`, `.core`, `.last`. The metadata mark the chains as decompositions, and hold the
-    tool, the plan and the accuracy: keys `tdc_train.version`, `.plan` (JSON), `.accuracy`.
+    tool, the plan and the accuracy: keys `tdc_train.version`, `.plan` (JSON), `.accuracy`. What constraint
+    sets hold is written as the dense weights that it is, with its compressed size under `.constraints`
+    (JSON).
 
     Args:
         input_shape: [N, C, H, W] of the one input.
@@ -68,6 +73,7 @@ def export_onnx(
             to 17 for the operators of CNNs.
         open_batch: N may then be any size in the file.
         accuracy: what the model was measured to have, for the record.
+        constraints: what `constraints.sizes` gives, for the record.
 
     Raises:
         TdcError: the path cannot be written, or the model or the shape cannot be exported.
@@ -89,7 +95,7 @@ def export_onnx(
     network = fold(network_of(proto))
     _name_layers(network.graph, model)
     _mark_chains(network, model)
-    network.metadata |= _metadata(model, accuracy)
+    network.metadata |= _metadata(model, accuracy, constraints)
     content = _lowered(model_of(network), opset)
     try:
         onnx.checker.check_model(content, full_check=True)
@@ -214,9 +220,21 @@ def _mark_chains(network: Network, model: nn.Module) -> None:
     mark_compressed(network, chains)
 
 
-def _metadata(model: nn.Module, accuracy: float | None) -> dict[str, str]:
+def _metadata(
+    model: nn.Module, accuracy: float | None, constraints: Mapping[str, Any] | None
+) -> dict[str, str]:
     data = {"tdc_train.version": __version__, "tdc_train.plan": dumps(plan_to_json(plan_of(model)))}
-    return data if accuracy is None else {**data, "tdc_train.accuracy": json.dumps(accuracy)}
+    if accuracy is not None:
+        data["tdc_train.accuracy"] = json.dumps(accuracy)
+    if constraints is not None:
+        data[CONSTRAINTS] = dumps(dict(constraints))
+    return data
+
+
+def constraints_in(path: Path) -> dict[str, Any] | None:
+    """What an exported file says of constraint sets; None if nothing."""
+    found = {entry.key: entry.value for entry in onnx.load(str(path)).metadata_props}
+    return json.loads(found[CONSTRAINTS]) if CONSTRAINTS in found else None
 
 
 def _lowered(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:

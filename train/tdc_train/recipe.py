@@ -3,45 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from tdc_deploy.errors import TdcError
 from tdc_deploy.types import check_number
+from tdc_train.checks import check_choice, check_share, check_types, check_whole
+from tdc_train.search.spec import SearchSpec
 
-Kind = Literal["dense", "admm", "decompose", "finetune", "slices"]
+Kind = Literal["dense", "admm", "search", "decompose", "project", "finetune", "slices"]
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["cosine", "step", "constant"]
 Distillation = Literal["none", "hard", "soft", "feature"]
 Init = Literal["hosvd", "hooi", "data-aware"]
-# Kinds of stages that need to be told ranks.
+# Kinds of stages that need to be told ranks, unless they have a set.
 PLANNED = ("admm", "decompose")
-
-
-def _choice(name: str, value: object, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise TdcError(f"{name} is {value!r}", expected=f"one of {', '.join(get_args(choices))}")
-
-
-def _whole(name: str, value: object, least: int = 0) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise TdcError(f"{name} is {value!r}", expected=f"a whole number of at least {least}")
-
-
-def _share(name: str, value: object) -> None:
-    check_number(name, value)
-    if value >= 1:  # type: ignore[operator]
-        raise TdcError(f"{name} is {value!r}", expected="at least 0 and below 1")
-
-
-def _of_type(owner: object) -> None:
-    """Raise TdcError where a text, a flag or a table of a section is of another type."""
-    types: dict[str, type | tuple[type, ...]] = {"str": str, "bool": bool}
-    types |= {"str | None": (str, type(None)), "Mapping[str, Any]": Mapping}
-    for entry in fields(owner):  # type: ignore[arg-type]
-        value, wanted = getattr(owner, entry.name), types.get(str(entry.type))
-        if wanted is not None and not isinstance(value, wanted):
-            raise TdcError(f"{entry.name} is {value!r}", expected=str(entry.type))
+# Those that may have a set, and those that can come after a projection to one.
+SET_KINDS = ("admm", "project")
+HOLDING = ("dense", "finetune", *SET_KINDS)
 
 
 @dataclass(frozen=True)
@@ -53,7 +32,7 @@ class ModelSpec:
     weights: str | None = None
 
     def __post_init__(self) -> None:
-        _of_type(self)
+        check_types(self)
 
 
 @dataclass(frozen=True)
@@ -65,7 +44,7 @@ class DataSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _of_type(self)
+        check_types(self)
 
 
 @dataclass(frozen=True)
@@ -82,12 +61,12 @@ class OptimizerSpec:
     beta2: float = 0.999
 
     def __post_init__(self) -> None:
-        _of_type(self)
-        _choice("optimizer name", self.name, Optimizer)
+        check_types(self)
+        check_choice("optimizer name", self.name, Optimizer)
         check_number("lr", self.lr, positive=True)
         check_number("weight_decay", self.weight_decay)
         for name in ("momentum", "beta1", "beta2"):
-            _share(name, getattr(self, name))
+            check_share(name, getattr(self, name))
         if self.nesterov and not self.momentum:
             raise TdcError("nesterov without momentum", expected="momentum above 0")
 
@@ -110,11 +89,11 @@ class ScheduleSpec:
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        _choice("schedule name", self.name, Schedule)
+        check_choice("schedule name", self.name, Schedule)
         check_number("warmup", self.warmup)
         check_number("gamma", self.gamma, positive=True)
-        _share("floor", self.floor)
-        _whole("step", self.step, 1)
+        check_share("floor", self.floor)
+        check_whole("step", self.step, 1)
 
 
 @dataclass(frozen=True)
@@ -134,8 +113,8 @@ class DistillSpec:
     temperature: float = 4.0
 
     def __post_init__(self) -> None:
-        _of_type(self)
-        _choice("distillation name", self.name, Distillation)
+        check_types(self)
+        check_choice("distillation name", self.name, Distillation)
         check_number("weight", self.weight)
         if self.weight > 1:
             raise TdcError(f"weight is {self.weight!r}", expected="from 0 to 1")
@@ -162,10 +141,10 @@ class RanksSpec:
     min_channels: int = 32
 
     def __post_init__(self) -> None:
-        _of_type(self)
-        _share("ratio", self.ratio)
-        _whole("step", self.step, 1)
-        _whole("min_channels", self.min_channels, 1)
+        check_types(self)
+        check_share("ratio", self.ratio)
+        check_whole("step", self.step, 1)
+        check_whole("min_channels", self.min_channels, 1)
         if sum(map(bool, (self.plan, self.layers, self.ratio))) > 1:
             raise TdcError("plan, layers and ratio", expected="one of them")
 
@@ -177,7 +156,9 @@ class RanksSpec:
 
 @dataclass(frozen=True)
 class AdmmSpec:
-    """ADMM's ρ, or 0 for one scaled to the steps and learning rates. The plan's forms are the sets."""
+    """ADMM's ρ, or 0 for one scaled to the steps and learning rates. The sets are the plan's forms, or the
+    stage's `set`.
+    """
 
     rho: float = 0.0
 
@@ -194,9 +175,9 @@ class InitSpec:
     re_estimate: bool = True
 
     def __post_init__(self) -> None:
-        _of_type(self)
-        _choice("init name", self.name, Init)
-        _whole("images", self.images, 1)
+        check_types(self)
+        check_choice("init name", self.name, Init)
+        check_whole("images", self.images, 1)
 
 
 @dataclass(frozen=True)
@@ -211,7 +192,11 @@ class StageSpec:
         ema: decay of the moving average of the weights; 0: none.
         amp: half precision where it is safe: bfloat16 on a CPU, float16 on a GPU.
         optimizer, schedule: of slices AdamW at 1e-3 without weight decay if not given, and half a cosine.
-        ranks: for admm and decompose; without any, those of the stage before.
+        ranks: for admm and decompose; without any, those of the stage before, or what it found.
+        set: for admm instead of ranks: the constraint set's name and parameters
+            (`projections.sets.registry`); for project, where it is the admm stage's before if not given.
+        search: for search, which also takes `distill`: "feature" pulls each searched layer's feature map
+            to the teacher's.
     """
 
     kind: Kind
@@ -229,18 +214,20 @@ class StageSpec:
     channels_last: bool = True
     distill: DistillSpec = DistillSpec()
     ranks: RanksSpec = RanksSpec()
+    set: Mapping[str, Any] = field(default_factory=dict)
     admm: AdmmSpec = AdmmSpec()
     init: InitSpec = InitSpec()
+    search: SearchSpec = field(default_factory=SearchSpec)
 
     def __post_init__(self) -> None:
-        _of_type(self)
-        _choice("kind", self.kind, Kind)
-        _whole("epochs", self.epochs, 1)
-        _whole("batch", self.batch, 1)
+        check_types(self)
+        check_choice("kind", self.kind, Kind)
+        check_whole("epochs", self.epochs, 1)
+        check_whole("batch", self.batch, 1)
         for name in ("mixup", "clip"):
             check_number(name, getattr(self, name))
         for name in ("label_smoothing", "ema"):
-            _share(name, getattr(self, name))
+            check_share(name, getattr(self, name))
         if not self.name:
             object.__setattr__(self, "name", self.kind)
         if "/" in self.name:
@@ -249,8 +236,7 @@ class StageSpec:
             raise TdcError(
                 f"warmup of {self.schedule.warmup} epochs", expected=f"at most {self.epochs}"
             )
-        if self.kind == "slices":
-            self._check_slices()
+        self._check_kind()
         if self.kind == "admm" and self.optimizer.name == "adamw" and not self.admm.rho:
             raise TdcError(
                 "admm by AdamW without rho",
@@ -258,6 +244,35 @@ class StageSpec:
             )
         if self.mixup and self.distill.name != "none":
             raise TdcError("mixup and distillation", expected="one of them in a stage")
+
+    def _check_kind(self) -> None:
+        if self.kind == "slices":
+            self._check_slices()
+        if self.kind == "search":
+            self._check_search()
+        if self.set:
+            self._check_set()
+
+    def _check_set(self) -> None:
+        # It needs torch, which reading a recipe does not.
+        from tdc_train.projections.sets.registry import chosen_set
+
+        if self.kind not in SET_KINDS:
+            raise TdcError(
+                f"a set for a stage of kind {self.kind}", expected=f"for {' or '.join(SET_KINDS)}"
+            )
+        if self.ranks.given:
+            raise TdcError("a set and ranks", expected="one of them")
+        chosen_set(self.set)
+
+    def _check_search(self) -> None:
+        if self.ranks.given:
+            raise TdcError("a search with ranks", expected="none: it finds them")
+        if self.search.warmup >= self.epochs:
+            raise TdcError(
+                f"a search of {self.epochs} epochs with {self.search.warmup} of warmup",
+                expected="more epochs than that: the logits rest until then",
+            )
 
     def _check_slices(self) -> None:
         if not self.distill.teacher:
@@ -288,8 +303,8 @@ class Recipe:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        _of_type(self)
-        _whole("seed", self.seed)
+        check_types(self)
+        check_whole("seed", self.seed)
         if not self.stages:
             raise TdcError("a recipe without stages", expected="at least one [[stages]]")
         names = [stage.name for stage in self.stages]
@@ -297,19 +312,41 @@ class Recipe:
             if name in names[:i]:
                 raise TdcError(f"two stages named {name!r}", fix="give each a name of its own")
         self._check_ranks()
+        self._check_sets()
 
     def _check_ranks(self) -> None:
         known = decomposed = False
         for stage in self.stages:
-            known = known or stage.ranks.given
-            if stage.kind in PLANNED and not known:
+            known = known or stage.ranks.given or stage.kind == "search"
+            if stage.kind in PLANNED and not known and not stage.set:
                 raise TdcError(
                     f"stage {stage.name!r} without ranks",
-                    expected="plan, layers or ratio in its [stages.ranks], or in a stage before",
+                    expected="plan, layers or ratio in [stages.ranks], its own or before, or a search",
                 )
-            if stage.kind in PLANNED and decomposed:
+            if stage.kind in (*PLANNED, "search") and decomposed:
                 raise TdcError(f"stage {stage.name!r} after a decomposition", expected="before it")
             # What the weights hold is seen when they are read.
             if stage.kind == "slices" and not decomposed and not self.model.weights:
                 raise TdcError("slices of a dense model", expected="a decompose stage before")
             decomposed = decomposed or stage.kind == "decompose"
+
+    def _check_sets(self) -> None:
+        aimed = projected = False
+        for stage in self.stages:
+            aimed = aimed or bool(stage.set)
+            if projected and stage.kind not in HOLDING:
+                raise TdcError(
+                    f"stage {stage.name!r} ({stage.kind}) after a projection",
+                    expected=f"{', '.join(HOLDING)}",
+                )
+            if stage.kind == "admm" and not stage.set and projected:
+                raise TdcError(
+                    f"stage {stage.name!r} without a set", expected="one, after a projection"
+                )
+            if stage.kind == "project":
+                if not aimed:
+                    raise TdcError(
+                        f"stage {stage.name!r} without a set",
+                        expected="set = { name = ... } in it, or in an admm stage before",
+                    )
+                aimed, projected = False, True

@@ -165,7 +165,7 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
     data = recipe_to(recipe)
     places = [(data["data"], "root"), (data["model"], "weights")]
     for stage in data["stages"]:
-        places.append((stage["distill"], "weights"))
+        places += [(stage["distill"], "weights"), (stage["search"], "store")]
     for section, key in places:
         if section[key]:
             section[key] = str(folder / Path(section[key]).expanduser())

@@ -96,6 +96,17 @@ class Reader:
         """At most that many of the samples; all without a number."""
         return Reader(self._rows, self.spec, most)
 
+    def halves(self) -> tuple[Reader, Reader]:
+        """Every other sample each: the even ones, and the odd ones."""
+        limits = (
+            (None, None) if self._most is None else (-(-self._most // 2), max(1, self._most // 2))
+        )
+        even, odd = (
+            Reader(EveryOther(self._rows, is_odd), self.spec, most)
+            for is_odd, most in zip((False, True), limits, strict=True)
+        )
+        return even, odd
+
     def batches(self) -> Iterator[tuple[dict[str, NDArray[Any]], int]]:
         """Feeds of the network's batch size, each with how many of its rows are samples.
 
@@ -192,6 +203,26 @@ class Reader:
                 expected="one for every sample, or none",
             )
         self._seen = (len(labels), np.array(known, np.int64) if known else None, sha256)
+
+
+class EveryOther:
+    """The even samples of some, or the odd ones."""
+
+    def __init__(self, rows: Rows, odd: bool) -> None:
+        self._rows, self._odd = rows, int(odd)
+        self.where, self.repeatable = rows.where, rows.repeatable
+        self.count = None if rows.count is None else (rows.count + 1 - self._odd) // 2
+
+    def read(self, wanted: NDArray[np.int64] | None) -> Iterator[Row]:
+        """The samples of these ascending numbers, or all."""
+        if wanted is None and self.count is not None:
+            wanted = np.arange(self.count)
+        if wanted is not None:
+            yield from self._rows.read(2 * wanted + self._odd)
+            return
+        for number, row in enumerate(self._rows.read(None)):
+            if number % 2 == self._odd:
+                yield row
 
 
 class _Digest:

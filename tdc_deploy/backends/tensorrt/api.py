@@ -27,6 +27,7 @@ NAMES: dict[str, tuple[Version, Version | None]] = {
     "BuilderFlag.FP16": (OLDEST, (11, 0)),
     "BuilderFlag.TF32": (OLDEST, None),
     "BuilderFlag.REFIT": (OLDEST, None),
+    "BuilderFlag.SPARSE_WEIGHTS": (OLDEST, None),
     "BuilderFlag.VERSION_COMPATIBLE": (COMPATIBILITY, None),
     "HardwareCompatibilityLevel.AMPERE_PLUS": (COMPATIBILITY, None),
     "IBuilderConfig.hardware_compatibility_level": (COMPATIBILITY, None),

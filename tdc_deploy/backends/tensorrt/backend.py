@@ -66,6 +66,7 @@ class TensorRtBackend:
             "version_compatible": str(options.version_compatible),
             "hardware_compatibility_level": options.hardware_compatibility,
             "refit": str(options.refit),
+            "sparsity": options.sparsity,
         }
 
     def runner(self, model: onnx.ModelProto | Path) -> BaseRunner:

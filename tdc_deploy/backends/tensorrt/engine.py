@@ -139,6 +139,7 @@ def create_config(
         "fp16": options.precision == "fp16" and version_of(trt) < STRONGLY_TYPED,
         "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,
         "refittable": options.refit,
+        "sparse_weights": options.sparsity == "enable",
         "version_compatible": options.version_compatible,
         "load_timing_cache": cache,
         "progress_monitor": monitor,

@@ -20,6 +20,7 @@ from tdc_deploy.profiling.analytical.model import PRECISIONS, PrecisionName
 HardwareCompatibility = Literal["none", "ampere_plus", "same_compute_capability"]
 IoPrecision = Literal["fp32", "fp16"]
 PluginMode = Literal["library", "embedded"]
+Sparsity = Literal["disable", "enable"]
 LEVELS = range(6)
 
 
@@ -35,6 +36,8 @@ class EngineOptions:
         workspace_mib: limit of the scratch memory of a layer.
         timing_cache: a file that keeps TensorRT's kernel timings between builds.
         plugin_mode: whether fused layers run from the plugin library, or from kernels in the engine.
+        sparsity: enable lets TensorRT choose sparse kernels, where they are faster, for weights that are
+            2:4 sparse along their input channels (Ampere and newer).
         library_tactics: whether cuBLAS and cuDNN may be used (TensorRT 8 and 10).
 
     Raises:
@@ -55,6 +58,7 @@ class EngineOptions:
     io_precision: IoPrecision = "fp32"
     plugin_mode: PluginMode = "library"
     int8: bool = False
+    sparsity: Sparsity = "disable"
 
     def __post_init__(self) -> None:
         _check_in("--precision", self.precision, tuple(PRECISIONS))
@@ -68,6 +72,7 @@ class EngineOptions:
         levels = get_args(HardwareCompatibility)
         _check_in("--hardware-compatibility-level", self.hardware_compatibility, levels)
         _check_in("--plugin-mode", self.plugin_mode, get_args(PluginMode))
+        _check_in("--sparsity", self.sparsity, get_args(Sparsity))
         if self.workspace_mib is not None and not self.workspace_mib > 0:
             raise TdcError(f"--workspace is {self.workspace_mib}", expected="MiB, above 0")
         if self.optimization_level is not None and self.optimization_level not in LEVELS:

@@ -48,6 +48,7 @@ def backend(machine: Machine = MACHINE, **options: Any) -> TensorRtBackend:
         backend(version_compatible=True),
         backend(hardware_compatibility="ampere_plus"),
         backend(refit=True),
+        backend(sparsity="enable"),
         backend(replace(MACHINE, tensorrt="10.16.1.11")),
         backend(replace(MACHINE, plugin_sha256="1" * 64)),
         backend(replace(MACHINE, driver="12.8")),

@@ -214,11 +214,12 @@ def test_options_reach_the_builder(monkeypatch: pytest.MonkeyPatch) -> None:
         hardware_compatibility="ampere_plus",
         refit=True,
         library_tactics=False,
+        sparsity="enable",
     )
     config = built(monkeypatch, "10.9.0", options)[0].config
     assert config["memory_pool_limits"] == {"workspace": 64 << 20}
     assert config["builder_optimization_level"] == 5
-    assert config["version_compatible"] and config["refittable"]
+    assert config["version_compatible"] and config["refittable"] and config["sparse_weights"]
     assert config["hardware_compatibility_level"] == "ampere"
     assert config["tactic_sources"] == [3, 4], "what needs neither cuBLAS nor cuDNN"
     assert config["profiling_verbosity"] == "detailed"
@@ -231,6 +232,7 @@ def test_what_is_left_to_tensorrt_is_not_set(monkeypatch: pytest.MonkeyPatch) ->
     unset = {"memory_pool_limits", "hardware_compatibility_level", "tactic_sources"}
     assert not unset & set(config)
     assert config["builder_optimization_level"] is None
+    assert config["sparse_weights"] is False
 
 
 def test_polygraphy_takes_these_settings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ NOTHING: dict[str, Any] = {
     "refit": False,
     "library_tactics": True,
     "plugin_mode": None,
+    "sparsity": None,
 }
 
 
@@ -60,6 +61,7 @@ def test_options_that_were_given() -> None:
             "opt_shapes": ["a:2x3,b:4"],
             "hardware_compatibility": "ampere+",
             "workspace": "64",
+            "sparsity": "enable",
         }
     )
     assert given == EngineOptions(
@@ -68,6 +70,7 @@ def test_options_that_were_given() -> None:
         opt_shapes={"a": (2, 3), "b": (4,)},
         hardware_compatibility="ampere_plus",
         workspace_mib=64,
+        sparsity="enable",
     )
 
 
@@ -81,6 +84,7 @@ def test_options_that_were_given() -> None:
         ("workspace_mib", float("nan"), "--workspace is nan"),
         ("optimization_level", 6, "level is 6"),
         ("hardware_compatibility", "hopper", "'hopper'"),
+        ("sparsity", "force", "--sparsity is 'force'"),
         ("plugin_mode", "inside", "--plugin-mode is 'inside'"),
     ],
 )

@@ -10,37 +10,39 @@
 #include "kernels/unfused_launch.h"
 
 namespace tdc::fused {
-#define TDC_FUSED_F16(h, w, r, wm, wn, c, s) {{h, w, r, c, s, 8}, nullptr},
+#define TDC_FUSED_F16(h, w, r, wm, wn, c, s) {{h, w, r, c, s, 8}, nullptr, nullptr},
 const Entry kF16[] = {
 #include "kernels/configs.def"
 };
-#define TDC_FUSED_TF32(h, w, r, wm, wn, c, s) {{h, w, r, c, s, 4}, nullptr},
+#define TDC_FUSED_TF32(h, w, r, wm, wn, c, s) {{h, w, r, c, s, 4}, nullptr, nullptr},
 const Entry kTf32[] = {
 #include "kernels/configs.def"
 };
-#define TDC_FUSED_F32(h, w, r, wm, wn, c, s) {{h, w, r, c, s, 4}, nullptr},
+#define TDC_FUSED_F32(h, w, r, wm, wn, c, s) {{h, w, r, c, s, 4}, nullptr, nullptr},
 const Entry kF32[] = {
 #include "kernels/configs.def"
 };
 }  // namespace tdc::fused
 
 namespace tdc::unfused {
-#define TDC_UNFUSED_F16(r, c, wm, wn, s) {{r, c, s, 8}, nullptr},
+#define TDC_UNFUSED_F16(r, c, wm, wn, s) {{r, c, s, 8}, nullptr, nullptr},
 const Entry kF16[] = {
 #include "kernels/configs.def"
 };
-#define TDC_UNFUSED_TF32(r, c, wm, wn, s) {{r, c, s, 4}, nullptr},
+#define TDC_UNFUSED_TF32(r, c, wm, wn, s) {{r, c, s, 4}, nullptr, nullptr},
 const Entry kTf32[] = {
 #include "kernels/configs.def"
 };
-#define TDC_UNFUSED_F32(r, c, wm, wn, s) {{r, c, s, 4}, nullptr},
+#define TDC_UNFUSED_F32(r, c, wm, wn, s) {{r, c, s, 4}, nullptr, nullptr},
 const Entry kF32[] = {
 #include "kernels/configs.def"
 };
 }  // namespace tdc::unfused
 
 namespace tdc {
+cudaError_t core::load(int) { return cudaErrorNotSupported; }
 cudaError_t core::launch(int, const CoreParams&, cudaStream_t) { return cudaErrorNotSupported; }
+cudaError_t pointwise::load() { return cudaErrorNotSupported; }
 cudaError_t pointwise::launch(const Params&, cudaStream_t) { return cudaErrorNotSupported; }
 cudaError_t current_device(Device&) { return cudaErrorNotSupported; }
 }  // namespace tdc

@@ -22,12 +22,21 @@ def export(
         typer.Option(help="Also write validation images and labels here (.npz), for tdc-deploy."),
     ] = None,
     samples: Annotated[int, typer.Option(help="How many of them.")] = 256,
+    basis_chains: Annotated[
+        bool,
+        typer.Option(
+            "--basis-chains",
+            help="Write shared kernel bases as chains where ONNX Runtime is measured faster here.",
+        ),
+    ] = False,
+    threads: Annotated[int, typer.Option(help="Of these measurements; 0: its own choice.")] = 0,
     data: options.DataOption = None,
     trust: options.TrustOption = False,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
     """Write a model's ONNX, with its Tucker chains as tdc-deploy build fuses them."""
+    from tdc_train.export import constraints_in
     from tdc_train.training.assess import write_onnx
 
     out = Output(as_json, quiet)
@@ -41,9 +50,19 @@ def export(
         samples=samples,
         data=data,
         trust=trust,
+        basis_chains=basis_chains,
+        threads=threads,
     )
-    out.json({"checkpoint": str(file), "onnx": str(output), "inputs": inputs and str(inputs)})
+    found = constraints_in(output)
+    paths = {"checkpoint": str(file), "onnx": str(output), "inputs": inputs and str(inputs)}
+    out.json({**paths, "constraints": found})
     out.text(f"{output} from {file}")
+    if found is not None:
+        kilobytes = found["bits"] / 8000
+        out.text(
+            f"dense weights in {len(found['layers'])} constraint sets: {kilobytes:.0f} kB compressed, "
+            f"{found['compression']:.1f} times smaller"
+        )
     if inputs is not None:
         out.text(f"{inputs}: validation images and labels")
         out.text(f"next: tdc-deploy build {output} -o fast.onnx --inputs {inputs}")

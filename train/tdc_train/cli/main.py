@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from tdc_deploy.console import command_line, run
 from tdc_deploy.errors import TdcError
-from tdc_train.cli import evaluate, export, fit, recipes
+from tdc_train.cli import evaluate, export, fit, ranks, recipes, search
 
 app = command_line(
     "tdc-train",
@@ -15,6 +15,8 @@ app = command_line(
 app.command("fit")(fit.fit)
 app.command("eval")(evaluate.evaluate)
 app.command("export")(export.export)
+app.command("search")(search.search)
+app.command("ranks")(ranks.ranks)
 app.command("recipes")(recipes.recipes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,13 +16,15 @@ from torch import nn
 from tdc_deploy.errors import TdcError
 from tdc_deploy.files import check_writable, write_whole
 from tdc_deploy.progress import Progress, silent
+from tdc_train.constraints import Constraints, constrained_macs, sizes
 from tdc_train.data.base import Data, ImageSet
 from tdc_train.data.registry import make_data
+from tdc_train.projections.sets import ConstraintSet
 from tdc_train.recipe import Recipe
 from tdc_train.recipe_file import recipe_from
 from tdc_train.training.checkpoint import Checkpoint, read_checkpoint
 from tdc_train.training.distributed import joined
-from tdc_train.training.evaluate import Score, macs, parameters, score
+from tdc_train.training.evaluate import Score, layer_macs, parameters, score
 from tdc_train.training.rebuild import find_checkpoint, rebuilt
 
 SPLITS = ("train", "val", "test")
@@ -30,13 +33,17 @@ INPUT = "image"
 
 @dataclass(frozen=True)
 class Assessment:
-    """A network on a part of its data; `macs` per image."""
+    """A network on a part of its data; `macs` per image, with nonzero numbers only where sets hold them.
+
+    `constraints` is what `constraints.sizes` gives, of a network that sets hold.
+    """
 
     checkpoint: Path
     split: str
     score: Score
     macs: int
     parameters: int
+    constraints: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -50,6 +57,7 @@ class Assessment:
             "loss": self.score.loss,
             "macs": self.macs,
             "parameters": self.parameters,
+            **({} if self.constraints is None else {"constraints": self.constraints}),
         }
 
 
@@ -77,7 +85,9 @@ def assess(
         raise TdcError(f"split {split!r}", expected=f"one of {', '.join(SPLITS)}")
     if threads:
         torch.set_num_threads(threads)
-    file, model, recipe, _ = _loaded(path, trust)
+    file, model, recipe, checkpoint = _loaded(path, trust)
+    held = Constraints.from_json(checkpoint.constraints).held
+    found_sizes = sizes(model, held) if held else None
     found = _data(recipe, data)
     images: ImageSet = getattr(found, split)
     with joined(device) as world:
@@ -86,8 +96,9 @@ def assess(
             checkpoint=file,
             split=split,
             score=score(model, images, world, partial(progress, f"{split} images")),
-            macs=macs(model, found.shape),
+            macs=constrained_macs(layer_macs(model, found.shape), found_sizes or {"layers": {}}),
             parameters=parameters(model),
+            constraints=found_sizes,
         )
 
 
@@ -102,6 +113,8 @@ def write_onnx(
     samples: int = 256,
     data: Path | None = None,
     trust: bool = False,
+    basis_chains: bool = False,
+    threads: int = 0,
 ) -> Path:
     """Export a run's best model, or a checkpoint; returns the checkpoint.
 
@@ -113,6 +126,8 @@ def write_onnx(
         data: the data set's folder, instead of the recipe's; read for `inputs`, and for a checkpoint
             that does not know its images' shape.
         trust: whether code that the checkpoint names may be run (`rebuilt`).
+        basis_chains: whether layers of a shared kernel basis become chains where ONNX Runtime, on this
+            machine with so many `threads` (0: its own choice), is measured to be faster with them.
 
     Raises:
         TdcError: no checkpoint, the data are not there, or a file cannot be written.
@@ -131,7 +146,11 @@ def write_onnx(
         found = _data(recipe, data)
         shape = list(found.shape)
         if inputs is not None:
-            write_whole({inputs: _samples(found.val, samples)})
+            write_whole({inputs: sample_file(found.val, samples)})
+    held = Constraints.from_json(checkpoint.constraints).held
+    found_sizes = sizes(model, held) if held else None
+    if found_sizes is not None and basis_chains:
+        found_sizes["basis_chains"] = _with_chains(model, held, (batch or 1, *shape), threads)
     export_onnx(
         model,
         output,
@@ -141,8 +160,20 @@ def write_onnx(
         open_batch=batch == 0,
         input_name=INPUT,
         accuracy=checkpoint.figures.get("val_accuracy"),
+        constraints=found_sizes,
     )
     return file
+
+
+def _with_chains(
+    model: nn.Module, held: Mapping[str, ConstraintSet], shape: Sequence[int], threads: int
+) -> dict[str, Any]:
+    """Put the chains that are faster into the model; module path → what was measured."""
+    from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
+    from tdc_train.basis_export import apply_faster_bases
+
+    measured = apply_faster_bases(model, held, shape, OnnxRuntimeBackend(threads))
+    return {entry.path: entry.as_json() for entry in measured}
 
 
 def _loaded(path: Path, trust: bool) -> tuple[Path, nn.Module, Recipe, Checkpoint]:
@@ -157,7 +188,8 @@ def _data(recipe: Recipe, root: Path | None) -> Data:
     return make_data(recipe.data.name, folder, recipe.data.options)
 
 
-def _samples(images: ImageSet, count: int) -> bytes:
+def sample_file(images: ImageSet, count: int) -> bytes:
+    """Images and labels as tdc-deploy reads them (.npz), the first `count`."""
     buffer = io.BytesIO()
     pixels, labels = images.batch(torch.arange(min(count, len(images))))
     arrays: dict[str, Any] = {INPUT: pixels.contiguous().numpy(), "labels": labels.numpy()}

@@ -39,6 +39,7 @@ class Checkpoint:
         training: the loop's state at the epoch's end, or None at the start of a stage.
         rows: the log so far, one row per epoch.
         figures: what is known of this model: its validation accuracy and loss.
+        constraints: `Constraints.to_json` of the model's.
         shape, classes: an image's [C, H, W] and the number of classes; None in older files.
     """
 
@@ -52,6 +53,7 @@ class Checkpoint:
     figures: dict[str, float]
     shape: list[int] | None = None
     classes: int | None = None
+    constraints: dict[str, Any] | None = None
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import NormalDist
 from typing import cast
 
@@ -80,23 +81,28 @@ def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-@torch.no_grad()
 def macs(model: nn.Module, shape: tuple[int, int, int]) -> int:
     """Multiply-adds of the convolutions and linear layers for one image [C, H, W]."""
-    total = 0
+    return sum(layer_macs(model, shape).values())
 
-    def count(module: nn.Module, _inputs: object, output: Tensor) -> None:
-        nonlocal total
+
+@torch.no_grad()
+def layer_macs(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
+    """Module path → the multiply-adds of each convolution and linear layer for one image [C, H, W]."""
+    found: dict[str, int] = {}
+
+    def count(path: str, module: nn.Module, _inputs: object, output: Tensor) -> None:
         # Each output element takes one row of the weight.
         weight = cast(Tensor, module.weight)
-        total += output.numel() * (weight.numel() // weight.shape[0])
+        uses = output.numel() * (weight.numel() // weight.shape[0])
+        found[path] = found.get(path, 0) + uses
 
-    layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
+    layers = {p: m for p, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
+    hooks = [layer.register_forward_hook(partial(count, path)) for path, layer in layers.items()]
     try:
         with evaluating(model):
             model(torch.zeros(1, *shape, device=next(model.parameters()).device))
     finally:
         for hook in hooks:
             hook.remove()
-    return total
+    return found

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,11 @@ from tdc_train.training.distributed import World
 from tdc_train.training.ema import Ema
 from tdc_train.training.mixup import mixed
 from tdc_train.training.order import MIXUP, Moment, epoch_batches
-from tdc_train.training.protocols import Loss, Regulariser
+from tdc_train.training.protocols import Alternation, Loss, Regulariser
 from tdc_train.training.schedule import make_optimizer, rate
+
+if TYPE_CHECKING:
+    from tdc_train.training.hold import Hold
 
 # Looking at the loss makes a GPU's queue run dry.
 CHECK_EVERY = 50
@@ -33,10 +36,14 @@ Watch = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Method:
-    """How a stage trains: its loss and, with ADMM, what pulls at the weights."""
+    """How a stage trains: its loss, with ADMM what pulls at the weights, what they are held in, and in a
+    search what takes turns with them.
+    """
 
     loss: Loss
     regulariser: Regulariser | None = None
+    hold: Hold | None = None
+    alternation: Alternation | None = None
 
 
 class Trainer:
@@ -77,16 +84,32 @@ class Trainer:
         """What pulls at the weights."""
         return self._method.regulariser
 
+    @property
+    def alternation(self) -> Alternation | None:
+        """What is trained in turn with the weights."""
+        return self._method.alternation
+
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The model with the weights that are evaluated: the moving average if there is one."""
-        with nullcontext() if self.ema is None else self.ema.applied(self.model):
+        """The model as it is evaluated: by the moving average if there is one, projected to the sets that
+        hold it; in a search, cut.
+        """
+        alternation = self.alternation
+        with (
+            nullcontext() if self.ema is None else self.ema.applied(self.model),
+            self._held(),
+            nullcontext() if alternation is None else alternation.hard(),
+        ):
             yield
 
     def finish(self) -> None:
         """Leave the model with the weights that are evaluated."""
         if self.ema is not None:
             self.model.load_state_dict(self.ema.average)
+        if self._method.hold is not None:
+            self._method.hold.finish()
+        if self._method.alternation is not None:
+            self._method.alternation.cut()
 
     def epoch(self, moment: Moment, watch: Watch) -> dict[str, float]:
         """Train one epoch; return its figures.
@@ -99,6 +122,9 @@ class Trainer:
         mixing = moment.random(MIXUP, self._world.rank)
         regulariser = self._method.regulariser
         figures = {} if regulariser is None else regulariser.start_epoch()
+        alternation = self._method.alternation
+        if alternation is not None:
+            figures |= alternation.start_epoch(moment)
         self._wrapped.train()
         # Loss and penalty, kept on the device.
         sums = torch.zeros(2, dtype=torch.float64, device=self._world.device)
@@ -112,6 +138,8 @@ class Trainer:
             if self._spec.mixup:
                 images, targets = mixed(images, targets, self._classes, self._spec.mixup, mixing)
             lr = self._set_rate(moment.epoch + i / self.steps)
+            if alternation is not None:
+                alternation.before_step()
             sums += self._step(images, targets)
             if i % CHECK_EVERY == 0 or i + 1 == self.steps:
                 self._check(sums, moment)
@@ -152,20 +180,27 @@ class Trainer:
         """One step; returns loss and penalty, float64 [2]."""
         device = self._world.device.type
         half = torch.float16 if device == "cuda" else torch.bfloat16
-        with torch.autocast(device, half, enabled=self._spec.amp):
-            loss, _ = self._method.loss(self._wrapped, images, targets)
-        regulariser = self._method.regulariser
-        penalty = loss.new_zeros(()) if regulariser is None else regulariser.penalty()
-        self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss.float() + penalty).backward()
+        with self._held():
+            with torch.autocast(device, half, enabled=self._spec.amp):
+                loss, _ = self._method.loss(self._wrapped, images, targets)
+            regulariser = self._method.regulariser
+            penalty = loss.new_zeros(()) if regulariser is None else regulariser.penalty()
+            self._optimizer.zero_grad(set_to_none=True)
+            self._scaler.scale(loss.float() + penalty).backward()
         if self._spec.clip:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self._spec.clip)
         self._scaler.step(self._optimizer)
         self._scaler.update()
+        if self._method.hold is not None:
+            self._method.hold.after_step()
         if self.ema is not None:
             self.ema.update(self.model)
         return torch.stack((loss.detach().double(), penalty.detach().double()))
+
+    def _held(self) -> AbstractContextManager[None]:
+        hold = self._method.hold
+        return nullcontext() if hold is None else hold.projected()
 
     def _check(self, sums: Tensor, moment: Moment) -> None:
         # Over all processes, so that all stop.
@@ -174,7 +209,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next epochs need, the weights among it."""
-        regulariser = self.regulariser
+        regulariser, alternation = self.regulariser, self._method.alternation
         return {
             # Cloned: `averaged` writes into the model's own.
             "weights": {name: t.clone() for name, t in self.model.state_dict().items()},
@@ -184,6 +219,8 @@ class Trainer:
             if self.ema is None
             else {"average": self.ema.average, "steps": self.ema.steps},
             "regulariser": None if regulariser is None else regulariser.state_dict(),
+            "hold": None if self._method.hold is None else self._method.hold.state_dict(),
+            "alternation": None if alternation is None else alternation.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -197,6 +234,10 @@ class Trainer:
                 self.ema.average[name].copy_(value)
         if self._method.regulariser is not None:
             self._method.regulariser.load_state_dict(state["regulariser"])
+        if self._method.hold is not None:
+            self._method.hold.load_state_dict(state["hold"])
+        if self._method.alternation is not None:
+            self._method.alternation.load_state_dict(state["alternation"])
 
 
 def check_batch(spec: StageSpec, images: int, world: World) -> None:

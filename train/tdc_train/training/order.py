@@ -12,7 +12,7 @@ from torch import Tensor
 from tdc_train.data.base import DRAWS
 
 # What is drawn for an epoch, each of a stream of its own.
-ORDER, TORCH, MIXUP = range(3)
+ORDER, TORCH, MIXUP, CHOICE, DRAWN = range(5)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from torch import Tensor, nn
+
+from tdc_train.training.order import Moment
 
 
 class Regulariser(Protocol):
@@ -16,6 +19,34 @@ class Regulariser(Protocol):
 
     def penalty(self) -> Tensor:
         """A scalar, added to the loss of each batch."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next epochs need, in types that `torch.load(weights_only=True)` reads."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        ...
+
+
+class Alternation(Protocol):
+    """What is trained in turn with the weights, such as a search's logits, and cuts the network."""
+
+    def start_epoch(self, moment: Moment) -> dict[str, float]:
+        """Prepare an epoch; return figures for the log."""
+        ...
+
+    def before_step(self) -> None:
+        """Called before each step of the weights."""
+        ...
+
+    def hard(self) -> AbstractContextManager[None]:
+        """The network as it would be cut now, for as long as the context lasts."""
+        ...
+
+    def cut(self) -> None:
+        """Leave the network like that."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

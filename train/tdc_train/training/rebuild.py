@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from tdc_deploy.errors import TdcError
 from tdc_deploy.plan_file import Plan, plan_from_json
+from tdc_train.constraints import Constraints
 from tdc_train.models.registry import MODELS, make_model
 from tdc_train.models.weights import load_weights, read_tensors
 from tdc_train.recipe import DistillSpec, ModelSpec
@@ -63,12 +65,23 @@ def fresh(spec: ModelSpec) -> nn.Module:
 
 def plan_at_start(spec: ModelSpec) -> Plan | None:
     """What the network that a run starts with is decomposed by."""
+    found = _of_checkpoint(spec, "plan")
+    return plan_from_json(found, f"the plan in {spec.weights}") if found else None
+
+
+def constraints_at_start(spec: ModelSpec) -> Constraints:
+    """What the network that a run starts with is held in."""
+    found = Constraints.from_json(_of_checkpoint(spec, "constraints"))
+    return Constraints({}, found.held)
+
+
+def _of_checkpoint(spec: ModelSpec, part: str) -> Any:
+    """A part of the checkpoint that a run's weights are; None if they are another kind of file."""
     if not spec.weights:
         return None
     found = read_tensors(Path(spec.weights))
-    if not isinstance(found, dict) or found.get("format") != FORMAT or not found.get("plan"):
-        return None
-    return plan_from_json(found["plan"], f"the plan in {spec.weights}")
+    is_checkpoint = isinstance(found, dict) and found.get("format") == FORMAT
+    return found.get(part) if is_checkpoint else None
 
 
 def teacher_of(spec: DistillSpec, folder: Path, world: World, trust: str) -> nn.Module:

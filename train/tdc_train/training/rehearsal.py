@@ -11,6 +11,7 @@ from torch import nn
 
 from tdc_deploy.errors import TdcError
 from tdc_deploy.plan_file import Plan
+from tdc_train.constraints import Constraints
 from tdc_train.data.base import Data
 from tdc_train.modes import evaluating
 from tdc_train.recipe import PLANNED, Recipe, StageSpec
@@ -18,8 +19,9 @@ from tdc_train.training import stages
 from tdc_train.training.distributed import World
 from tdc_train.training.loop import check_batch
 from tdc_train.training.rebuild import fresh, teacher_of
+from tdc_train.training.searching import check_search, searched_layers
 
-TRAINED = ("dense", "admm", "finetune")
+TRAINED = ("dense", "admm", "search", "finetune")
 
 
 @dataclass(frozen=True)
@@ -31,29 +33,37 @@ class Rehearsal:
     world: World
     data: Data
 
-    def plans(self, plan: Plan | None, first: int) -> list[Plan | None]:
-        """Each stage's plan; the stages from `first` on are checked.
+    def plans(self, plan: Plan | None, first: int, constraints: Constraints) -> list[Plan | None]:
+        """Each stage's plan, None where a search finds it; the stages from `first` on are checked.
 
         Args:
             plan: what the network is decomposed by at the start.
+            constraints: what it is held in before stage `first`.
 
         Raises:
             TdcError: ranks, batches, teachers or losses that a stage could not be run with.
         """
         plans: list[Plan | None] = []
+        found = False
         dense = fresh(replace(self.recipe.model, weights=None))
         check_model(dense, self.recipe.model.name, self.data)
         model = dense if plan is None else stages.decomposed(copy.deepcopy(dense), plan)
         ends: dict[str, nn.Module] = {}
         for i, spec in enumerate(self.recipe.stages):
-            if spec.kind in PLANNED and model is not dense:
+            if spec.kind in (*PLANNED, "project", "search") and model is not dense:
                 raise TdcError(
                     f"stage {spec.name!r} of a network that is decomposed already",
                     expected="weights of a dense one",
                 )
             if spec.ranks.given:
-                plan = stages.plan_for(spec.ranks, dense)
-            plans.append(plan)
+                plan, found = stages.plan_for(spec.ranks, dense), False
+            if spec.kind == "search":
+                plan, found = stages.stand_in(dense), True
+            plans.append(None if found else plan)
+            if i >= first and spec.set:
+                constraints = stages.aimed(spec, dense, constraints)
+            if i >= first and spec.kind == "project":
+                constraints = Constraints({}, {**constraints.held, **constraints.aim})
             if spec.kind == "decompose":
                 assert plan is not None
                 model = stages.decomposed(copy.deepcopy(dense), plan)
@@ -65,6 +75,8 @@ class Rehearsal:
     def _check(self, spec: StageSpec, model: nn.Module, ends: dict[str, nn.Module]) -> None:
         if spec.kind in TRAINED:
             check_batch(spec, len(self.data.train), self.world)
+        if spec.kind == "search":
+            self._check_search(spec, model)
         if spec.distill.name == "none" and spec.kind != "slices":
             return
         teacher = ends.get(spec.distill.teacher)
@@ -81,9 +93,21 @@ class Rehearsal:
         else:
             self._try_loss(spec, model, copy.deepcopy(teacher))
 
+    def _check_search(self, spec: StageSpec, model: nn.Module) -> None:
+        if self.world.size > 1:
+            raise TdcError(
+                f"stage {spec.name!r} on {self.world.size} processes",
+                expected="one, for a search",
+                fix="tdc-train search by itself, then torchrun … fit --resume",
+            )
+        check_search(spec, model, self.data)
+
     def _try_loss(self, spec: StageSpec, model: nn.Module, teacher: nn.Module) -> None:
         """On one black image: the layers whose features are compared have one shape."""
-        loss = stages.make_loss(spec, model, teacher)
+        layers = None
+        if spec.kind == "search":
+            layers = searched_layers(model)
+        loss = stages.make_loss(spec, model, teacher, layers)
         image, target = torch.zeros(1, *self.data.shape), torch.zeros(1, dtype=torch.int64)
         with torch.no_grad(), evaluating(model):
             loss(model, image, target)

@@ -44,7 +44,9 @@ def _done(recipe: Recipe, found: Checkpoint) -> dict[str, Any]:
     stages = []
     for stage in data["stages"][:count]:
         names = {key: _file_name(stage["distill"][key]) for key in ("teacher", "weights")}
-        stages.append({**stage, "distill": {**stage["distill"], **names}})
+        # A search's times are in its checkpoints.
+        search = {**stage["search"], "store": None}
+        stages.append({**stage, "search": search, "distill": {**stage["distill"], **names}})
     kept = {key: data[key] for key in ("seed", "deterministic")}
     return {**kept, "model": model, "data": {**data["data"], "root": None}, "stages": stages}
 

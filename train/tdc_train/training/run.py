@@ -18,9 +18,10 @@ from tdc_deploy.files import write_whole
 from tdc_deploy.plan_file import Plan, plan_from_json, plan_to_json
 from tdc_deploy.progress import Progress, silent
 from tdc_deploy.strict_json import dumps
+from tdc_train.constraints import Constraints
 from tdc_train.data.base import Data
 from tdc_train.data.registry import make_data
-from tdc_train.recipe import Recipe, StageSpec
+from tdc_train.recipe import PLANNED, Recipe, StageSpec
 from tdc_train.recipe_file import recipe_to
 from tdc_train.training import stages
 from tdc_train.training.checkpoint import (
@@ -39,6 +40,7 @@ from tdc_train.training.norm_statistics import re_estimate
 from tdc_train.training.order import Moment
 from tdc_train.training.rebuild import (
     STAGES,
+    constraints_at_start,
     fresh,
     plan_at_start,
     rebuilt,
@@ -47,6 +49,7 @@ from tdc_train.training.rebuild import (
 )
 from tdc_train.training.rehearsal import TRAINED, Rehearsal
 from tdc_train.training.resuming import check_resumed
+from tdc_train.training.searching import end_search, found_plan, search_method
 from tdc_train.training.some_images import SomeImages
 
 RECIPE_NAME = "recipe.json"
@@ -142,12 +145,17 @@ class _Run:
     warn: Warn
     rows: list[dict[str, Any]] = field(default_factory=list)
     plan: Plan | None = None
+    constraints: Constraints = field(default_factory=Constraints)
     board: TensorBoard | None = None
 
     def go(self, start: Checkpoint | None) -> None:
         first = 0 if start is None else start.stage
         rehearsal = Rehearsal(self.recipe, self.folder, self.world, self.data)
-        plans = rehearsal.plans(self._plan_at_start(start), first)
+        if start is None:
+            self.constraints = constraints_at_start(self.recipe.model)
+        else:
+            self.constraints = Constraints.from_json(start.constraints)
+        plans = rehearsal.plans(self._plan_at_start(start), first, self.constraints)
         torch.manual_seed(self.recipe.seed)
         if start is None:
             model = fresh(self.recipe.model)
@@ -184,20 +192,32 @@ class _Run:
     ) -> nn.Module:
         layout = torch.channels_last if spec.channels_last else torch.contiguous_format
         model = model.to(memory_format=layout)  # type: ignore[call-overload]
+        if spec.kind in PLANNED and plan is None and not spec.set:
+            plan = self._found_plan(i)
         if spec.kind in TRAINED:
             self._train(i, spec, model, plan, state)
         else:
             model = self._transform(i, spec, model, plan)
         return model
 
+    def _found_plan(self, i: int) -> Plan:
+        """What the search before stage `i` found."""
+        *_, name = (spec.name for spec in self.recipe.stages[:i] if spec.kind == "search")
+        found = self.world.agreed(found_plan(self.folder, name) if self.world.leads else None)
+        assert found is not None
+        return found
+
     def _train(
         self, i: int, spec: StageSpec, model: nn.Module, plan: Plan | None, state: Checkpoint | None
     ) -> None:
-        trainer = self._trainer(spec, model, plan)
+        training = None if state is None else state.training
+        if spec.set and training is None:
+            self.constraints = stages.aimed(spec, model, self.constraints)
+        trainer = self._trainer(spec, model, plan, training)
         best, first = (-1.0, 0.0), 0
-        if state is not None and state.training is not None:
-            trainer.load_state_dict(state.training)
-            best, first = tuple(state.training["best"]), state.epoch
+        if state is not None and training is not None:
+            trainer.load_state_dict(training)
+            best, first = tuple(training["best"]), state.epoch
         for epoch in range(first, spec.epochs):
             what = f"{spec.name}, epoch {epoch + 1} of {spec.epochs}"
             figures: dict[str, Any] = trainer.epoch(
@@ -206,6 +226,10 @@ class _Run:
             )
             last = epoch + 1 == spec.epochs
             training = trainer.state_dict()
+            if last and spec.kind == "search":
+                figures |= end_search(
+                    trainer.alternation, spec, model, self.folder, self.progress, self.warn
+                )
             with trainer.averaged():
                 if last and trainer.regulariser is not None:
                     # Of the weights that are kept.
@@ -213,31 +237,46 @@ class _Run:
                 best = self._keep(i, spec, model, figures, epoch, best, training)
         trainer.finish()
 
-    def _trainer(self, spec: StageSpec, model: nn.Module, plan: Plan | None) -> Trainer:
+    def _trainer(
+        self, spec: StageSpec, model: nn.Module, plan: Plan | None, state: dict[str, Any] | None
+    ) -> Trainer:
         teacher = None
         if spec.distill.name != "none":
             teacher = self._teacher(spec)
+        if spec.kind == "search":
+            method = search_method(
+                spec, model, teacher, self.data, self.folder, state, self.progress
+            )
+            return Trainer(model, spec, method, self.data.train, self.data.classes, self.world)
         loss = stages.make_loss(spec, model, teacher)
         regulariser = None
         if spec.kind == "admm":
-            assert plan is not None
             factor = self.world.size if spec.per_process else 1
             # The learning rate is multiplied, too.
             steps = max(len(self.data.train) // (spec.batch * factor), 1) * factor
-            regulariser = stages.admm_regulariser(spec, model, plan, steps)
-        method = Method(loss, regulariser)
+            if spec.set:
+                regulariser = stages.admm_to_sets(spec, model, self.constraints, steps)
+            else:
+                assert plan is not None
+                regulariser = stages.admm_regulariser(spec, model, plan, steps)
+        method = Method(loss, regulariser, stages.hold_of(model, self.constraints))
         return Trainer(model, spec, method, self.data.train, self.data.classes, self.world)
 
     def _transform(self, i: int, spec: StageSpec, model: nn.Module, plan: Plan | None) -> nn.Module:
         """A stage without epochs of its own: it is run again from its start if it is stopped."""
         self.progress(spec.name, 0, 1)
-        moment, figures = Moment(self.recipe.seed, i, 0), {}
+        moment = Moment(self.recipe.seed, i, 0)
+        figures: dict[str, Any] = {}
         batches = SomeImages(
             self.data.train, moment, spec.batch, spec.init.images, self.world.device
         )
         if spec.kind == "slices":
             teacher = self._teacher(spec)
             figures = stages.fit_slices(spec, model, teacher, batches, self.warn)
+        elif spec.kind == "project":
+            if spec.set:
+                self.constraints = stages.aimed(spec, model, self.constraints)
+            self.constraints, figures = stages.projected(model, self.constraints)
         else:
             assert plan is not None
             model = stages.initialised(model, plan, spec.init.name, batches)
@@ -281,6 +320,7 @@ class _Run:
             figures=known,
             shape=list(self.data.shape),
             classes=self.data.classes,
+            constraints=self.constraints.to_json(),
         )
         if self.world.leads:
             self._write(checkpoint, spec, better, done)

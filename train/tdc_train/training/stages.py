@@ -1,4 +1,4 @@
-"""What the stages take from the methods: ADMM, decomposition, distillation, slices.
+"""What the stages take from the methods: ADMM, decomposition, constraint sets, distillation, slices.
 
 The methods are imported where they are used: dense training needs none of them.
 """
@@ -6,8 +6,9 @@ The methods are imported where they are used: dense training needs none of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
@@ -19,6 +20,11 @@ from tdc_train.recipe import DistillSpec, RanksSpec, StageSpec
 from tdc_train.training.losses import CrossEntropy
 from tdc_train.training.protocols import Loss, Regulariser
 from tdc_train.training.schedule import rate
+
+if TYPE_CHECKING:
+    from tdc_train.constraints import Constraints
+    from tdc_train.projections.protocol import Projection
+    from tdc_train.training.hold import Hold
 
 Warn = Callable[[str], None]
 
@@ -57,6 +63,11 @@ def _by_rule(spec: RanksSpec, model: nn.Module) -> Plan:
             ):
                 chosen[path] = LayerChoice(Candidate("tucker2", Ranks(*ranks)))
     return Plan(chosen)
+
+
+def stand_in(model: nn.Module) -> Plan:
+    """A plan for what a search will find, to try later stages with: half of the ranks everywhere."""
+    return _by_rule(RanksSpec(ratio=0.5, step=1, min_channels=2), model)
 
 
 def decomposed(model: nn.Module, plan: Plan) -> nn.Module:
@@ -99,11 +110,67 @@ def _data_aware(model: nn.Module, plan: Plan, batches: Iterable[Tensor]) -> dict
 
 def admm_regulariser(spec: StageSpec, model: nn.Module, plan: Plan, steps: int) -> Regulariser:
     """ADMM towards the plan's constraint sets; `steps` an epoch and the rates scale ρ if it is 0."""
-    from tdc_train.admm import Admm, scaled_rho
     from tdc_train.projections.planned import planned_projections
 
     weights, projections = planned_projections(model, plan)
+    return _admm(spec, weights, projections, steps)
+
+
+def admm_to_sets(
+    spec: StageSpec, model: nn.Module, constraints: Constraints, steps: int
+) -> Regulariser:
+    """The same towards the constraints' aim."""
+    from tdc_train.constraints import weights_of
+
+    return _admm(spec, weights_of(model, constraints.aim), constraints.aim, steps)
+
+
+def _admm(
+    spec: StageSpec,
+    weights: Mapping[str, nn.Parameter],
+    projections: Mapping[str, Projection],
+    steps: int,
+) -> Regulariser:
+    from tdc_train.admm import Admm, scaled_rho
+
     return Admm(weights, projections, spec.admm.rho or scaled_rho(steps * sum_of_rates(spec)))
+
+
+def aimed(spec: StageSpec, model: nn.Module, constraints: Constraints) -> Constraints:
+    """The constraints with the stage's set as their aim, prepared from the weights as they are.
+
+    Raises:
+        TdcError: the model has no layer for the set, or its weights are held in values already.
+    """
+    from tdc_train.projections.sets import chosen_set
+
+    aim = chosen_set(spec.set).sets_for(model)
+    taken = sorted(
+        path for path in aim if getattr(constraints.held.get(path), "keeps_values", False)
+    )
+    if taken and spec.kind == "admm":
+        raise TdcError(
+            f"stage {spec.name!r}: {taken[0]!r} is held in {constraints.held[taken[0]].describe()}",
+            expected="ADMM of weights that are free, or of which only zeros are held",
+        )
+    return replace(constraints, aim=aim)
+
+
+def hold_of(model: nn.Module, constraints: Constraints) -> Hold | None:
+    """What keeps the weights where they have been projected to."""
+    from tdc_train.training.hold import Hold
+
+    return Hold(model, constraints.held) if constraints.held else None
+
+
+def projected(model: nn.Module, constraints: Constraints) -> tuple[Constraints, dict[str, float]]:
+    """Project the model to its aim, in place; for the log: how far that was, and the size it gives."""
+    from tdc_train.constraints import moved, sizes, weights_of
+
+    before = {path: w.detach().clone() for path, w in weights_of(model, constraints.aim).items()}
+    done = constraints.projected(model)
+    distance = moved(before, weights_of(model, constraints.aim))
+    return done, {"projected": distance, "compression": sizes(model, done.held)["compression"]}
 
 
 def sum_of_rates(spec: StageSpec) -> float:
@@ -140,15 +207,28 @@ def admm_end(regulariser: Regulariser, warn: Warn) -> dict[str, Any]:
     }
 
 
-def make_loss(spec: StageSpec, model: nn.Module, teacher: nn.Module | None) -> Loss:
-    """Cross-entropy, or distillation from the teacher."""
+def make_loss(
+    spec: StageSpec,
+    model: nn.Module,
+    teacher: nn.Module | None,
+    layers: Sequence[str] | None = None,
+) -> Loss:
+    """Cross-entropy, or distillation from the teacher.
+
+    Args:
+        layers: those whose features are compared; by default the decomposed ones.
+    """
     if teacher is None:
         return CrossEntropy(spec.label_smoothing)
-    return _distillation(spec.distill, spec.label_smoothing, model, teacher)
+    return _distillation(spec.distill, spec.label_smoothing, model, teacher, layers)
 
 
 def _distillation(
-    spec: DistillSpec, label_smoothing: float, model: nn.Module, teacher: nn.Module
+    spec: DistillSpec,
+    label_smoothing: float,
+    model: nn.Module,
+    teacher: nn.Module,
+    layers: Sequence[str] | None,
 ) -> Loss:
     from tdc_train import distill
 
@@ -164,7 +244,7 @@ def _distillation(
             label_smoothing=label_smoothing,
         )
     return distill.FeatureDistillation(
-        model, teacher, weight=spec.weight, label_smoothing=label_smoothing
+        model, teacher, layers, weight=spec.weight, label_smoothing=label_smoothing
     )
 
 

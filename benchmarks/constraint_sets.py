@@ -1,0 +1,177 @@
+"""Bring trained networks to each constraint set by ADMM, and fine-tune inside it, on the generated set.
+
+    python -m benchmarks.constraint_sets folder --seeds 0,1,2 --jobs 2
+
+Every (network, seed, row) is a folder in `folder`, trained with one thread in a process of its own; a row
+that is there is not run again, one that was stopped goes on. All start from the dense networks in
+`benchmarks/checkpoints`, which the seeds share; the row `dense` trains on for as many epochs. Writes the
+results beside each method's headline as JSON, and prints them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.constraint_rows import DENSE, NETWORKS, ROWS, recipe_of
+from benchmarks.training import write_json
+from benchmarks.training_arms import DATA
+
+if TYPE_CHECKING:
+    from tdc_train.data.base import Data
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "constraint_sets.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--epochs", type=int, help="Of each training stage; for a trial.")
+    parser.add_argument("--images", type=int, help="Training images; for a trial.")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.row:
+        run_row(chosen)
+        return
+    names = list(dict.fromkeys([DENSE, *chosen.rows.split(",")]))
+    if unknown := sorted(set(names) - set(ROWS)):
+        parser.error(f"no row {unknown[0]}; there are {', '.join(ROWS)}")
+    seeds = [int(seed) for seed in chosen.seeds.split(",")]
+    rows = [
+        (net, seed, row) for net in chosen.networks.split(",") for seed in seeds for row in names
+    ]
+    run_rows(chosen, rows)
+    known = json.loads(chosen.out.read_text()) if chosen.out.exists() else {}
+    for network in chosen.networks.split(","):
+        found = {row: summary(chosen.folder, network, seeds, row) for row in names}
+        known[network] = {**known.get(network, {}), **found}
+        print_rows(network, found)
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(chosen.out, known)
+
+
+def run_rows(chosen: argparse.Namespace, rows: list[tuple[str, int, str]]) -> None:
+    """Each row in a process of its own with one thread, `jobs` at a time."""
+    command = [sys.executable, "-m", "benchmarks.constraint_sets", str(chosen.folder)]
+    for name in ("epochs", "images"):
+        if getattr(chosen, name):
+            command += [f"--{name}", str(getattr(chosen, name))]
+
+    def run(row: tuple[str, int, str]) -> None:
+        if (row_folder(chosen.folder, *row) / "row.json").exists():
+            return
+        network, seed, name = row
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        words = [*command, "--row", f"{network},{seed},{name}"]
+        subprocess.run(words, check=True, env=environment)
+        print(f"{network} seed {seed} {name}: done", flush=True)
+
+    with ThreadPoolExecutor(chosen.jobs) as pool:
+        list(pool.map(run, rows))
+
+
+def row_folder(folder: Path, network: str, seed: int, row: str) -> Path:
+    return folder / network / f"seed{seed}" / row.replace(":", "of")
+
+
+def run_row(chosen: argparse.Namespace) -> None:
+    """Train one row, and evaluate what its last stages left on the test images."""
+    from tdc_train.data.registry import make_data
+    from tdc_train.recipe_file import recipe_from
+    from tdc_train.training.run import fit
+
+    network, seed, row = chosen.row.split(",")
+    described = NETWORKS[network]
+    weights = str(HERE / "checkpoints" / described.checkpoint)
+    data: dict[str, Any] = dict(DATA)
+    if chosen.images:
+        data["options"] = {**data["options"], "train": chosen.images}
+    recipe = recipe_from(
+        recipe_of(described, ROWS[row], int(seed), weights, data, chosen.epochs), f"row {row}"
+    )
+    here = row_folder(chosen.folder, network, int(seed), row)
+    result = fit(recipe, here, resume=(here / "last.pt").exists(), device="cpu", threads=1)
+    read = make_data(recipe.data.name, recipe.data.root, recipe.data.options)
+    # What was projected last, and the end: ten thousand images take as long as an epoch.
+    names = [stage.name for stage in recipe.stages[-2:]]
+    stages = {name: evaluate(here / "stages" / f"{name}.pt", read) for name in names}
+    write_json(here / "row.json", {"log": result.rows, "stages": stages})
+
+
+def evaluate(checkpoint: Path, data: Data) -> dict[str, Any]:
+    """Accuracy on the test images, multiply-adds with nonzero numbers, and the compressed size."""
+    from tdc_train.constraints import Constraints, constrained_macs, sizes
+    from tdc_train.training.checkpoint import read_checkpoint
+    from tdc_train.training.evaluate import layer_macs, score
+    from tdc_train.training.rebuild import rebuilt
+
+    read = read_checkpoint(checkpoint)
+    model = rebuilt(read)
+    found = sizes(model, Constraints.from_json(read.constraints).held)
+    return {
+        "accuracy": score(model, data.test).accuracy,
+        "macs": constrained_macs(layer_macs(model, data.shape), found),
+        "compression": found["compression"],
+        "layers": found["layers"],
+    }
+
+
+def summary(folder: Path, network: str, seeds: list[int], row: str) -> dict[str, Any]:
+    """A row's figures over the seeds; accuracy in points against the dense row of the same seed."""
+    read = [_read(folder, network, seed, row) for seed in seeds]
+    dense = [_last(_read(folder, network, seed, DENSE)) for seed in seeds]
+    last = [_last(one) for one in read]
+    points = [100 * (a["accuracy"] - b["accuracy"]) for a, b in zip(last, dense, strict=True)]
+    residuals = [e["admm_final"] for one in read for e in one["log"] if "admm_final" in e]
+    projected = [s["accuracy"] for one in read for n, s in one["stages"].items() if n == "project"]
+    return {
+        "paper": ROWS[row].paper,
+        "sets": list(ROWS[row].sets),
+        "seeds": seeds,
+        "accuracy": [one["accuracy"] for one in last],
+        "accuracy_after_projection": projected,
+        "points_to_dense": points,
+        "points_mean": fmean(points),
+        "macs_share": fmean(a["macs"] / b["macs"] for a, b in zip(last, dense, strict=True)),
+        "compression": fmean(one["compression"] for one in last),
+        "admm_relative_primal_residual": residuals,
+        "seconds": [sum(e.get("seconds", 0.0) for e in one["log"]) for one in read],
+    }
+
+
+def _read(folder: Path, network: str, seed: int, row: str) -> dict[str, Any]:
+    path = row_folder(folder, network, seed, row) / "row.json"
+    return dict(json.loads(path.read_text()))
+
+
+def _last(row: dict[str, Any]) -> dict[str, Any]:
+    return dict(list(row["stages"].values())[-1])
+
+
+def print_rows(network: str, found: dict[str, dict[str, Any]]) -> None:
+    print(f"\n{network}")
+    print(f"{'':16}{'size':>8}{'MACs':>8}{'projected':>11}{'tuned':>9}{'points':>9}  paper")
+    for row, figures in found.items():
+        projected = figures["accuracy_after_projection"]
+        after = f"{100 * fmean(projected):.2f}%" if projected else ""
+        print(
+            f"{row:16}{1 / figures['compression']:8.3f}{figures['macs_share']:8.3f}{after:>11}"
+            f"{100 * fmean(figures['accuracy']):8.2f}%{figures['points_mean']:+9.2f}  {figures['paper']}"
+        )
+
+
+if __name__ == "__main__":
+    main()

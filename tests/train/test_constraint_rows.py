@@ -1,0 +1,47 @@
+"""The benchmark's rows are recipes, and each ends inside its sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from tdc_train.models.registry import make_model
+from tdc_train.projections.sets import chosen_set
+from tdc_train.recipe_file import read_recipe, recipe_from, shipped_recipes
+from tdc_train.training.rebuild import fresh
+
+from benchmarks.constraint_rows import NETWORKS, ROWS, recipe_of
+from benchmarks.constraint_sets import HERE
+from benchmarks.training_arms import DATA
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_row_is_a_recipe_for_every_network(network: str) -> None:
+    described = NETWORKS[network]
+    model = make_model(described.name, **described.options)
+    weights = str(HERE / "checkpoints" / described.checkpoint)
+    for name, row in ROWS.items():
+        recipe = recipe_from(recipe_of(described, row, 1, weights, DATA, None), name)
+        assert sum(stage.kind == "project" for stage in recipe.stages) == len(row.sets)
+        assert recipe.stages[-1].kind == ("finetune" if row.sets else "dense")
+        for table in row.sets:
+            if table["name"] != "top_k":
+                # Most layers: a row that constrains one would say nothing.
+                assert len(chosen_set(table).sets_for(model)) >= 10
+    assert fresh(recipe.model) is not None
+
+
+def test_the_shipped_recipes_have_sets_that_fit() -> None:
+    names = [name for name in shipped_recipes() if name.startswith("shapes_resnet20_")]
+    found = 0
+    for name in names:
+        recipe = read_recipe(Path(name))
+        model = make_model(recipe.model.name, **recipe.model.options)
+        for stage in recipe.stages:
+            if stage.set:
+                found += 1
+                assert len(chosen_set(stage.set).sets_for(model)) == 19
+    assert found == 3

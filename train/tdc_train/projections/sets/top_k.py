@@ -1,0 +1,82 @@
+"""Unstructured sparsity: the largest magnitudes stay (ADMM-NN, ASPLOS 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from tdc_deploy.errors import TdcError
+from tdc_train.projections.sets.base import (
+    FLOAT_BITS,
+    ConstraintSet,
+    Footprint,
+    check_density,
+    check_one_of,
+    check_whole,
+    count_of,
+    footprint_of,
+)
+from tdc_train.projections.sets.indices import sparse_bits
+
+
+@dataclass(frozen=True)
+class TopK(ConstraintSet):
+    """Weights with at most `kept` nonzeros, or that share of each layer's; the projection is exact.
+
+    With `scope = "network"` the density is of all layers together: each layer may keep as many as the
+    nearest such network, of the trained weights, has there. Bits: values float32, bitmap or gaps.
+    """
+
+    name: ClassVar[str] = "top_k"
+    keeps_support: ClassVar[bool] = True
+
+    density: float = 0.1
+    scope: str = "layer"
+    kept: int = 0
+
+    def __post_init__(self) -> None:
+        check_density("density", self.density)
+        check_one_of("scope", self.scope, ("layer", "network"))
+        check_whole("kept", self.kept, 0, 1 << 62)
+
+    def describe(self) -> str:
+        """The set in a few words."""
+        share = f"{self.kept}" if self.kept else f"{self.density:g}"
+        return f"top {share}" + (" of the network" if self.scope == "network" else "")
+
+    def prepared(self, weights: Mapping[str, Tensor]) -> dict[str, ConstraintSet]:
+        """Of a network, how many each layer keeps; a layer that would lose all keeps one."""
+        if self.scope == "layer" or self.kept:
+            return dict.fromkeys(weights, self)
+        sizes = [w.numel() for w in weights.values()]
+        mask = largest(
+            torch.cat([w.detach().abs().flatten() for w in weights.values()]),
+            self._count(sum(sizes)),
+        )
+        counts = [max(1, int(part.sum())) for part in mask.split(sizes)]
+        return {name: replace(self, kept=k) for name, k in zip(weights, counts, strict=True)}
+
+    def footprint(self, member: Tensor) -> Footprint:
+        """Of the nonzeros that are there."""
+        values, indices = sparse_bits(member != 0, FLOAT_BITS)
+        return footprint_of(member, value_bits=values, index_bits=indices)
+
+    def _nearest(self, weight: Tensor) -> Tensor:
+        if self.scope == "network" and not self.kept:
+            raise TdcError("a density of the network for one layer", expected="prepared sets")
+        return weight * largest(weight.abs().flatten(), self._count(weight.numel())).reshape(
+            weight.shape
+        )
+
+    def _count(self, total: int) -> int:
+        return min(self.kept, total) or count_of(self.density, total)
+
+
+def largest(values: Tensor, count: int) -> Tensor:
+    """Mask of the `count` largest in the last dimension, of equal ones the first."""
+    order = values.argsort(dim=-1, descending=True, stable=True)[..., :count]
+    return torch.zeros_like(values, dtype=torch.bool).scatter_(-1, order, True)

@@ -1,0 +1,1 @@
+"""Differentiable rank search by measured time (HALOC: Xiao et al., AAAI 2023)."""
