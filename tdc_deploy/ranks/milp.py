@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
+from tdc_deploy.native_output import to_stderr
 from tdc_deploy.ranks.table import CostTable, latency
 from tdc_deploy.types import Candidate
 
@@ -77,16 +78,17 @@ def _solve(
     # Constraints are kept to within 1e-6, absolute: bring the limit to 1.
     scale = limit if 0 < limit < np.inf else 1.0
     one_each = csr_array((np.ones(count), (rows, np.arange(count))))
-    result = milp(
-        objective,
-        integrality=np.ones(count),
-        bounds=Bounds(0, allowed.astype(np.float64)),
-        constraints=[
-            LinearConstraint(one_each, 1, 1),
-            LinearConstraint(kept[None, :] / scale, -np.inf, limit / scale),
-        ],
-        options={"mip_rel_gap": 0},
-    )
+    with to_stderr():
+        result = milp(
+            objective,
+            integrality=np.ones(count),
+            bounds=Bounds(0, allowed.astype(np.float64)),
+            constraints=[
+                LinearConstraint(one_each, 1, 1),
+                LinearConstraint(kept[None, :] / scale, -np.inf, limit / scale),
+            ],
+            options={"mip_rel_gap": 0},
+        )
     if result.x is None:
         return None
     chosen = np.flatnonzero(result.x > 0.5)
