@@ -16,7 +16,7 @@ print("after")
 
 
 def test_what_c_prints_goes_to_standard_error() -> None:
-    # Through pipes, where C's output is kept back until its buffer is full, unless Python is told otherwise.
+    # Through pipes, where C keeps its output back until a buffer is full, unless Python is told not to.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     words = [sys.executable, "-c", PROGRAM]
     done = subprocess.run(words, capture_output=True, text=True, check=True, env=env)
