@@ -23,6 +23,10 @@ Array = NDArray[np.float64]
 GRID = 400
 REFINED = 3
 
+# A filter or channel whose weights are all this small beside the kernel's largest is dead.
+DEAD = 1e-6
+ROUNDING = 1e-16
+
 
 @dataclass(frozen=True)
 class Vbmf:
@@ -75,13 +79,24 @@ def vbmf(matrix: NDArray[np.floating], noise_variance: float | None = None) -> V
 def kernel_ranks(weight: NDArray[np.floating]) -> tuple[int, int]:
     """(r_in, r_out) of a kernel [M, C, kh, kw]: `vbmf` of its two channel unfoldings.
 
-    A 1x1 kernel is one matrix, and has twice the same. 0 where all is noise.
+    A 1x1 kernel is one matrix, and has twice the same. 0 where all is noise. Filters and channels that are
+    zero are left out: they hold no component, and would say that the others' noise is signal.
     """
-    m, c = weight.shape[:2]
-    out = vbmf(weight.reshape(m, -1)).rank
+    live = weight[_live(weight, 0)]
+    live = live[:, _live(live, 1)]
+    m, c = live.shape[:2]
+    if not live.size:
+        return 0, 0
+    out = vbmf(live.reshape(m, -1)).rank
     if weight.shape[2:] == (1, 1):
         return out, out
-    return vbmf(weight.transpose(1, 0, 2, 3).reshape(c, -1)).rank, out
+    return vbmf(live.transpose(1, 0, 2, 3).reshape(c, -1)).rank, out
+
+
+def _live(weight: NDArray[np.floating], axis: int) -> NDArray[np.bool_]:
+    """Which filters (axis 0) or channels (1) are not as good as zero."""
+    largest = np.abs(np.asarray(weight, np.float64)).max((1 - axis, 2, 3), initial=0.0)
+    return np.asarray(largest > DEAD * largest.max(initial=0.0))
 
 
 def _least_tau(alpha: float) -> float:
@@ -111,7 +126,8 @@ def _noise_variance(s: Array, short: int, long: int, tau: float) -> float:
     alpha = short / long
     edge = _edge(tau, alpha)
     most = max(min(math.ceil(short / (1 + alpha)) - 1, short - 1), 0)
-    energies = s**2
+    # An exact 0 says as much as the rounding of one.
+    energies = np.maximum(s, ROUNDING * s[0]) ** 2
     upper = float(energies.sum()) / (short * long)
     lower = max(energies[most] / (long * edge), float(energies[most:].mean()) / long)
     # Singular values of exactly 0 would allow no noise at all, and the logarithm of it.
@@ -137,6 +153,6 @@ def _free_energy(energies: Array, variance: float, long: int, alpha: float, edge
     kept = x[x > edge]
     tau = 0.5 * (kept - (1 + alpha) + np.sqrt((kept - (1 + alpha)) ** 2 - 4 * alpha))
     # psi_0 of every component, and psi_1 of those that stay.
-    every = float((x - np.log(np.maximum(x, 1e-300))).sum())
+    every = float((x - np.log(x)).sum())
     gained = np.log1p(tau) + alpha * np.log1p(tau / alpha) - tau
     return every + float(gained.sum())

@@ -143,6 +143,30 @@ def test_a_kernels_ranks_are_those_of_its_modes() -> None:
     assert kernel_ranks(pointwise + 0.1 * rng.standard_normal(pointwise.shape)) == (6, 6)
 
 
+def test_exact_zeros_are_as_good_as_their_rounding() -> None:
+    values = np.arange(5, 0, -1.0)
+    matrix = np.zeros((64, 288))
+    matrix[:5, :5] = np.diag(values)
+    found = vbmf(matrix)
+    assert found.rank == 5
+    assert np.abs(found.values / values - 1).max() <= 1e-6
+
+
+def test_dead_filters_and_channels_hide_no_noise() -> None:
+    rng = np.random.default_rng(4)
+    factors = rng.standard_normal((48, 4)), rng.standard_normal((4, 4, 3, 3))
+    kernel = np.einsum("ma,abyx,cb->mcyx", *factors, rng.standard_normal((32, 4)))
+    kernel += 0.3 * rng.standard_normal(kernel.shape)
+    assert kernel_ranks(kernel) == (4, 4)
+    for tiny in (0.0, 1e-12):
+        dying = kernel.copy()
+        dying[::2] *= tiny
+        dying[:, 1::3] *= tiny
+        assert kernel_ranks(dying) == (4, 4)
+        assert kernel_ranks(dying[:, :, 1:2, 1:2]) == (4, 4)
+    assert kernel_ranks(np.zeros((8, 8, 3, 3))) == (0, 0)
+
+
 @pytest.mark.parametrize("bad", [np.zeros((0, 3)), np.zeros(3), np.full((2, 2), np.nan)])
 def test_bad_matrices(bad: Array) -> None:
     with pytest.raises(TdcError, match="a matrix of shape"):
