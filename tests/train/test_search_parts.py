@@ -228,6 +228,22 @@ def test_the_most_probable_network_in_the_budget_is_chosen(seed: int, budget: fl
     assert not plan.missed
 
 
+def test_the_likeliest_repairs_a_network_however_unlikely() -> None:
+    """As at the last temperature, where shares are far apart."""
+    made = space(table(1))
+    # Dense, and ranks of 8, 16 and 32.
+    shares = torch.softmax(torch.tensor([90.0, 10.0, 30.0, 50.0], dtype=torch.float64), 0)
+
+    def trial(selection: Selected) -> Trial:
+        return Trial(1 - made.table.saved_ms(selection) / made.dense_ms, 0.03)
+
+    candidates = made.table.rows["l0"].candidates
+    budget = trial({"l0": candidates[2]}).ratio + 1e-3
+    assert trial({"l0": candidates[1]}).ratio < budget < trial({"l0": candidates[3]}).ratio
+    plan = choose(made, {"l0": shares.tolist()}, budget, trial, silent)
+    assert plan.layers["l0"].candidate == candidates[2]
+
+
 def test_the_budget_is_met_where_networks_save_less_than_their_layers() -> None:
     made = space(table(6))
     shares = {path: [0.7, 0.1, 0.1, 0.1] for path in made.table.rows}

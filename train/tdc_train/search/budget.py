@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tdc_deploy.ranks.table import latency
 from tdc_train.search.space import Space
 
 
@@ -38,7 +39,7 @@ def expected_time(space: Space, device: torch.device | None = None) -> ExpectedT
     """The expected time of a space's shares."""
     saved = {
         path: torch.tensor(
-            [row.dense_ms - (c.latency_ms or 0.0) for c in row.candidates],
+            [row.dense_ms - latency(c) for c in row.candidates],
             dtype=torch.float64,
             device=device,
         )
