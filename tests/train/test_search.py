@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shlex
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -287,6 +289,29 @@ def test_the_logits_gradient_is_that_of_finite_differences() -> None:
             assert abs(numeric - float(gradient[i])) <= 1e-8 * max(1.0, abs(numeric))
 
 
+def test_a_search_goes_on_where_its_state_was_taken() -> None:
+    """Logits, Adam's moments and the multiplier, of which each steers the next steps."""
+
+    def epoch(search: RankSearch, number: int) -> dict[str, float]:
+        figures = search.start_epoch(Moment(0, 0, number))
+        for _ in range(5):
+            search.before_step()
+        return figures
+
+    _, search = planted_search(budget=0.4)
+    epoch(search, 0)
+    buffer = io.BytesIO()
+    torch.save(search.state_dict(), buffer)
+    buffer.seek(0)
+    _, resumed = planted_search(budget=0.4)
+    resumed.load_state_dict(torch.load(buffer, weights_only=True))
+    figures = epoch(search, 1)
+    assert figures["search_multiplier"] > 0
+    assert epoch(resumed, 1) == figures
+    assert same(dict(resumed.logits), dict(search.logits))
+    assert epoch(resumed, 2) == epoch(search, 2)
+
+
 def test_a_step_of_the_logits_touches_nothing_else() -> None:
     model = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32), nn.Flatten())
     model.add_module("fc", nn.Linear(32 * 4, 10))
@@ -375,10 +400,13 @@ def test_the_command_then_the_rest(run: Run, tmp_path: Path) -> None:
     result = run("search", recipe, "-o", folder, "--plan", plan, "--latency-budget", 0.5)
     assert result.code == 0, result.err
     assert "conv2" in result.out
+    # The command for the rest is the whole of it.
+    program, *rest_of = shlex.split(result.out.rpartition("next: ")[2])
+    assert program == "tdc-train"
     assert read_plan(plan) == plan_in(folder)
     assert read_plan(plan).network.ratio <= 0.5  # type: ignore[union-attr]
     budget = ("--set", "stages.search.search.budget=0.5")
-    rest = run("fit", recipe, "-o", folder, "--resume", *budget)
+    rest = run(*rest_of)
     assert rest.code == 0, rest.err
     assert read_checkpoint(folder / "last.pt").plan is not None
     again = run("search", recipe, "-o", folder, "--resume", "--json", *budget)

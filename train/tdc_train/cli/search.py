@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -85,7 +88,20 @@ def search(
             f"network: {found.network.dense_ms:.3f} ms dense, {found.network.measured_ms:.3f} ms measured "
             f"({share(found.network.ratio)} of dense)"
         )
-    out.text(f"next: tdc-train fit {recipe} -o {output} --resume")
+    said = [*(changes or ()), *in_recipe(read.stages[-1].name, given)]
+    words = ["tdc-train", "fit", recipe, "-o", output, "--resume"]
+    words += [word for change in said for word in ("--set", change)]
+    words += [] if data is None else ["--data", data]
+    out.text(f"next: {shlex.join(map(str, words))}")
+
+
+def in_recipe(stage: str, given: Mapping[str, Any]) -> list[str]:
+    """The values that are given to a search as changes of its recipe, which a resumed run needs too."""
+    return [
+        f"stages.{stage}.search.{name}={json.dumps(value)}"
+        for name, value in given.items()
+        if value is not None
+    ]
 
 
 def up_to_search(recipe: Recipe, given: dict[str, Any]) -> Recipe:
