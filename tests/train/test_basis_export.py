@@ -127,6 +127,20 @@ def test_only_what_is_faster_becomes_a_chain(tmp_path: Path) -> None:
     assert relative(torch.from_numpy(np.concatenate(rows)), wanted) <= SAME
 
 
+def test_a_layer_whose_factors_are_not_found_again_stays() -> None:
+    net = small_net()
+    basis = SparseBasis(4, density=0.3)
+    held = held_in(net, layer1__0__conv1=basis, layer1__1__conv2=basis)
+    with torch.no_grad():
+        # Any other weight than a member stands for a member that is not found.
+        net.layer1[0].conv1.weight += 1e-3
+        wanted = net(images())
+    measured = apply_faster_bases(net, held, (1, 3, 16, 16), Chooser({16, 24}))  # type: ignore[arg-type]
+    assert [m.path for m in measured] == ["layer1.1.conv2"]
+    with torch.no_grad():
+        assert relative(net(images()), wanted) <= SAME
+
+
 def test_a_dense_layer_that_is_refused_is_an_error() -> None:
     class Refusing(Chooser):
         def measure_layers(self, models: Any, _effort: Any) -> Any:

@@ -24,6 +24,8 @@ from tdc_train.modes import evaluating
 from tdc_train.projections.sets import ConstraintSet, KernelBasis
 
 INPUT = "image"
+# Of float32 weights whose factors are fitted anew; one that is fitted to others is off by some 1e-2.
+SAME = 1e-5
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ def apply_faster_bases(
 ) -> list[MeasuredBasis]:
     """Put a `BasisConv2d` in the place of each layer for which the backend measures it to be faster.
 
-    The model, changed in place, computes what it did. A chain that the backend refuses counts as slower.
+    The model, changed in place, computes what it did: a layer whose factors are not found again
+    (`KernelBasis`) stays as it is, and is not among the measured. A chain that the backend refuses counts
+    as slower.
 
     Args:
         held: module path → set; those that are no `KernelBasis` are passed over.
@@ -63,10 +67,10 @@ def apply_faster_bases(
         TdcError: the backend refuses a dense layer.
     """
     chains = {
-        path: BasisConv2d.from_conv(conv, *kind.factors(conv.weight))
+        path: chain
         for path, kind in held.items()
         if isinstance(kind, KernelBasis)
-        for conv in [cast(nn.Conv2d, model.get_submodule(path))]
+        and (chain := _chain_of(cast(nn.Conv2d, model.get_submodule(path)), kind)) is not None
     }
     shapes = input_shapes(model, list(chains), shape)
     pairs = [(path, part) for path in chains for part in (model.get_submodule(path), chains[path])]
@@ -86,6 +90,16 @@ def apply_faster_bases(
         if id(module) in faster:
             model.set_submodule(path, faster[id(module)])
     return measured
+
+
+def _chain_of(conv: nn.Conv2d, kind: KernelBasis) -> BasisConv2d | None:
+    """The chain that computes what the convolution does, if its factors are found."""
+    coefficients, kernels = kind.factors(conv.weight)
+    weight = conv.weight.detach().double()
+    apart = torch.tensordot(coefficients, kernels, 1) - weight
+    if not float(apart.norm()) <= SAME * float(weight.norm()):
+        return None
+    return BasisConv2d.from_conv(conv, coefficients, kernels)
 
 
 @torch.no_grad()
