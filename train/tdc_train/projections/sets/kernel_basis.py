@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from tdc_deploy.errors import TdcError
 from tdc_train.projections.sets.base import ConstraintSet, check_whole
 
 SWEEPS = 200
@@ -43,6 +44,13 @@ class KernelBasis(ConstraintSet):
 
     def __post_init__(self) -> None:
         check_whole("basis", self.basis, 1, MOST)
+        rows = [len(row) if isinstance(row, tuple) else 0 for row in self.start]
+        if rows and (len(rows) != self.basis or len(set(rows)) > 1 or not rows[0]):
+            raise TdcError(
+                f"start is {self.start!r}",
+                expected=f"{self.basis} kernels of a basis, each as a list of numbers",
+                fix="leave it out: it is taken from the trained weights",
+            )
 
     def why_not(self, shape: tuple[int, ...]) -> str:
         """A basis must be smaller than a kernel."""

@@ -49,7 +49,7 @@ class KernelPatterns(ConstraintSet):
     def __post_init__(self) -> None:
         check_whole("patterns", self.patterns, 1, 56)
         check_density("kernels", self.kernels)
-        if any(not set(pattern) <= set(range(PLACES)) or not pattern for pattern in self.library):
+        if not all(map(_is_pattern, self.library)):
             raise TdcError(f"library is {self.library!r}", expected="lists of places from 0 to 8")
 
     def describe(self) -> str:
@@ -89,6 +89,10 @@ class KernelPatterns(ConstraintSet):
         energy, chosen = (kernels.square() @ masks.T).max(1)
         stays = largest(energy, count_of(self.kernels, len(kernels)))
         return kernels * masks[chosen] * stays[:, None]
+
+
+def _is_pattern(value: object) -> bool:
+    return isinstance(value, tuple) and bool(value) and set(value) <= set(range(PLACES))
 
 
 def frequent_patterns(weights: Mapping[str, Tensor], count: int) -> tuple[Pattern, ...]:

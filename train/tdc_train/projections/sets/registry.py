@@ -102,7 +102,7 @@ def make_set(table: Mapping[str, Any]) -> ConstraintSet:
         TdcError: no such set, an unknown key, or a value out of range.
     """
     name = table.get("name")
-    if name not in SETS:
+    if not isinstance(name, str) or name not in SETS:
         raise TdcError(
             f"set name is {name!r}",
             expected=f"one of {', '.join(SETS)}",
