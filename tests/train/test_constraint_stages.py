@@ -16,11 +16,15 @@ from tdc_train.constraints import Constraints, sizes
 from tdc_train.data import registry
 from tdc_train.data.shapes import generate
 from tdc_train.projections.sets import SparseBasis, Ternary, TopK, UniformLevels, make_set
+from tdc_train.recipe import OptimizerSpec, ScheduleSpec, StageSpec
 from tdc_train.recipe_file import recipe_from, recipe_to
 from tdc_train.training.checkpoint import read_checkpoint
+from tdc_train.training.distributed import World
 from tdc_train.training.hold import Hold
+from tdc_train.training.loop import Method, Trainer
+from tdc_train.training.order import Moment
 from tdc_train.training.run import fit
-from torch import nn
+from torch import Tensor, nn
 
 from tdc_deploy.errors import TdcError
 from tests.train.small_models import relative
@@ -154,6 +158,26 @@ def test_a_run_that_starts_at_constrained_weights_stays_inside(
     assert constraints(tmp_path / "run", "finetune") == constraints(folder, "finetune")
 
 
+@pytest.mark.parametrize(
+    "stage",
+    [
+        {"kind": "decompose", "ranks": {"ratio": 0.5, "min_channels": 2, "step": 1}},
+        {"kind": "admm", "ranks": {"ratio": 0.5, "min_channels": 2, "step": 1}},
+        {"kind": "search", "epochs": 2},
+        {"kind": "slices", "distill": {"teacher": "dense"}, "optimizer": {"name": "adamw"}},
+    ],
+    ids=lambda stage: str(stage["kind"]),
+)
+def test_no_stage_takes_constrained_weights_out_of_their_sets(
+    folder: Path, tmp_path: Path, stage: dict[str, Any]
+) -> None:
+    start = folder / "stages" / "finetune.pt"
+    model = {"name": "tests.train.tiny:TinyNet", "weights": str(start)}
+    with pytest.raises(TdcError, match=r"held in sets: 'conv2' in top 0\.3"):
+        fit(tiny(ONE, stage, model=model), tmp_path / "run")
+    assert not (tmp_path / "run" / "last.pt").exists()
+
+
 def conv_net() -> Any:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(8, 8, 3, bias=False), nn.Conv2d(8, 8, 3, bias=False))
@@ -201,6 +225,55 @@ def test_a_weight_that_became_zero_may_move_again_after_resuming() -> None:
     resumed.after_step()
     assert net[1].weight[place].item() == 1.0
     assert int(net[1].weight.count_nonzero()) == 144
+
+
+class Pixels:
+    """Images that do not change, of 8 channels, and a loss that reaches every weight."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def batch(self, indices: Tensor, _draws: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        made = torch.Generator().manual_seed(3)
+        return torch.randn(8, 8, 7, 7, generator=made)[indices], indices
+
+    def loss(self, model: nn.Module, images: Tensor, _targets: Tensor) -> tuple[Tensor, Tensor]:
+        out = model(images)
+        return out.square().mean(), out
+
+
+def trainer_of(net: Any, held: Any, **more: Any) -> Trainer:
+    spec = StageSpec("finetune", batch=4, channels_last=False, **more)
+    return Trainer(net, spec, Method(Pixels().loss, hold=Hold(net, held)), Pixels(), 8, World())
+
+
+def test_a_resumed_trainer_holds_the_zeros_that_it_began_with() -> None:
+    held, net = {"1": TopK(0.25)}, conv_net()
+    Constraints(held, {}).projected(net)
+    trainer = trainer_of(net, held)
+    mask = net[1].weight.detach() != 0
+    place = tuple(mask.nonzero()[0].tolist())
+    with torch.no_grad():
+        # As the moving average, or a step, may by chance.
+        net[1].weight[place] = 0.0
+    state, other = trainer.state_dict(), conv_net()
+    other.load_state_dict(state["weights"])
+    resumed = trainer_of(other, held)
+    resumed.load_state_dict(state)
+    resumed.epoch(Moment(0, 0, 1), lambda _done, _all: None)
+    assert torch.equal(other[1].weight != 0, mask)
+
+
+def test_clipping_counts_no_gradient_of_what_stays_zero() -> None:
+    held, net = {"0": TopK(0.1), "1": TopK(0.1)}, conv_net()
+    Constraints(held, {}).projected(net)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    by = OptimizerSpec(lr=1.0, momentum=0.0, weight_decay=0.0)
+    trainer = trainer_of(net, held, optimizer=by, clip=1e-3, schedule=ScheduleSpec("constant"))
+    trainer._step(*Pixels().batch(torch.arange(4)))
+    moved = sum(float((p.detach() - before[n]).square().sum()) for n, p in net.named_parameters())
+    # The step is as long as the clipped gradient; torch adds 1e-6 to the norm that it divides by.
+    assert abs(moved**0.5 / 1e-3 - 1) <= 1e-2
 
 
 def test_the_size_is_of_the_whole_network() -> None:

@@ -46,6 +46,14 @@ class Hold:
                     self._weights[path].copy_(weight)
 
     @torch.no_grad()
+    def after_backward(self) -> None:
+        """No gradient where zeros stay: it moves nothing, and clipping shall not count it."""
+        for path, mask in self._masks.items():
+            weight = self._weights[path]
+            if weight.grad is not None:
+                weight.grad.masked_fill_(~mask, 0.0)
+
+    @torch.no_grad()
     def after_step(self) -> None:
         """Zeros again where there were zeros."""
         for path, mask in self._masks.items():

@@ -187,6 +187,8 @@ class Trainer:
             penalty = loss.new_zeros(()) if regulariser is None else regulariser.penalty()
             self._optimizer.zero_grad(set_to_none=True)
             self._scaler.scale(loss.float() + penalty).backward()
+        if self._method.hold is not None:
+            self._method.hold.after_backward()
         if self._spec.clip:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self._spec.clip)

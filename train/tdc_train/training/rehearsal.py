@@ -14,7 +14,7 @@ from tdc_deploy.plan_file import Plan
 from tdc_train.constraints import Constraints
 from tdc_train.data.base import Data
 from tdc_train.modes import evaluating
-from tdc_train.recipe import PLANNED, Recipe, StageSpec
+from tdc_train.recipe import HOLDING, PLANNED, Recipe, StageSpec
 from tdc_train.training import stages
 from tdc_train.training.distributed import World
 from tdc_train.training.loop import check_batch
@@ -55,6 +55,8 @@ class Rehearsal:
                     f"stage {spec.name!r} of a network that is decomposed already",
                     expected="weights of a dense one",
                 )
+            if i >= first:
+                _check_held(spec, constraints)
             if spec.ranks.given:
                 plan, found = stages.plan_for(spec.ranks, dense), False
             if spec.kind == "search":
@@ -111,6 +113,21 @@ class Rehearsal:
         image, target = torch.zeros(1, *self.data.shape), torch.zeros(1, dtype=torch.int64)
         with torch.no_grad(), evaluating(model):
             loss(model, image, target)
+
+
+def _check_held(spec: StageSpec, constraints: Constraints) -> None:
+    """Raise TdcError if a stage would take the weights out of the sets that the first weights came in.
+
+    What a recipe projects itself it checks itself.
+    """
+    drawn_elsewhere = spec.kind == "admm" and not spec.set
+    if constraints.held and (spec.kind not in HOLDING or drawn_elsewhere):
+        path = next(iter(constraints.held))
+        raise TdcError(
+            f"stage {spec.name!r} ({spec.kind}) of weights that are held in sets: "
+            f"{path!r} in {constraints.held[path].describe()}",
+            expected=f"{', '.join(HOLDING)}; admm with a set",
+        )
 
 
 def check_model(model: nn.Module, name: str, data: Data) -> None:
