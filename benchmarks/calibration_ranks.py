@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from benchmarks.plans import conv_macs
 from tdc_deploy.source import Source
 from tdc_deploy.tucker import chain_cost, dense_cost
 from tdc_deploy.types import Candidate, Ranks
@@ -47,13 +48,7 @@ RANKS = {"half the MACs": balanced, "half the ranks": half_ranks}
 
 def macs_share(source: Source, selection: Selection) -> float:
     """The convolutions' multiply-adds as a share of the dense network's."""
-    layers = {name: conv.layer for name, conv in source.convs.items() if conv.layer is not None}
-    before = sum(dense_cost(layer).macs for layer in layers.values())
-    after = sum(
-        (chain_cost(layer, selection[name]) if name in selection else dense_cost(layer)).macs
-        for name, layer in layers.items()
-    )
-    return after / before
+    return conv_macs(source, selection) / conv_macs(source, {})
 
 
 def _within(source: Source, loss: float) -> Selection:

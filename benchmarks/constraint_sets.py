@@ -4,8 +4,9 @@
 
 Every (network, seed, row) is a folder in `folder`, trained with one thread in a process of its own; a row
 that is there is not run again, one that was stopped goes on. All start from the dense networks in
-`benchmarks/checkpoints`, which the seeds share; the row `dense` trains on for as many epochs. Writes the
-results beside each method's headline as JSON, and prints them.
+`benchmarks/checkpoints`, which the seeds share; the row `dense` trains on for as many epochs as the longest
+of the others. Writes the results beside each method's headline as JSON, and prints them. A trial has a
+folder of its own in `folder`, and its results stay there.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--epochs", type=int, help="Of each training stage; for a trial.")
     parser.add_argument("--images", type=int, help="Training images; for a trial.")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--row", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.row:
@@ -49,6 +50,8 @@ def main() -> None:
     names = list(dict.fromkeys([DENSE, *chosen.rows.split(",")]))
     if unknown := sorted(set(names) - set(ROWS)):
         parser.error(f"no row {unknown[0]}; there are {', '.join(ROWS)}")
+    chosen.folder, out = places(chosen.folder, chosen.epochs, chosen.images)
+    chosen.out = chosen.out or out
     seeds = [int(seed) for seed in chosen.seeds.split(",")]
     rows = [
         (net, seed, row) for net in chosen.networks.split(",") for seed in seeds for row in names
@@ -61,6 +64,14 @@ def main() -> None:
         print_rows(network, found)
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(chosen.out, known)
+
+
+def places(folder: Path, epochs: int | None, images: int | None) -> tuple[Path, Path]:
+    """Where rows are, and their results: a trial's must not be taken for the others'."""
+    if not (epochs or images):
+        return folder, RESULTS
+    trial = folder / f"trial_{epochs or 'all'}_epochs_{images or 'all'}_images"
+    return trial, trial / RESULTS.name
 
 
 def run_rows(chosen: argparse.Namespace, rows: list[tuple[str, int, str]]) -> None:

@@ -5,10 +5,11 @@
 All start from benchmarks/checkpoints/resnet20_dense.pt, on the generated set. Three plans are made for
 the budget by measuring, and one for each seed by a search. Each is fine-tuned for the same epochs from
 the dense weights, the searched ones (`haloc plan`) also from the search's own weights (`haloc`), and
-`milp long` has the epochs of search and fine-tuning together. Every (seed, arm) is a row in `folder`,
+`milp long` has the epochs of search and fine-tuning together, but not the search's pull to the dense
+network's feature maps. Every (seed, arm) is a row in `folder`,
 trained with one thread in a process of its own, in at most some ten minutes; a row that is there is not
 run again, one that was stopped goes on. Plans and times are measured while nothing else runs. `--smoke`
-is all of it in little.
+is all of it in little, in a folder of its own in `folder`.
 """
 
 from __future__ import annotations
@@ -65,6 +66,9 @@ def main() -> None:
     seeds, arms = [int(seed) for seed in chosen.seeds.split(",")], chosen.arms.split(",")
     if not set(arms) <= set(ARMS):
         parser.error(f"arms are {', '.join(ARMS)}")
+    if chosen.smoke:
+        # Its rows must not be taken for the others.
+        chosen.folder /= "smoke"
     chosen.folder.mkdir(parents=True, exist_ok=True)
     make_plans(chosen.folder)
     if any(arm.startswith("haloc") for arm in arms):

@@ -123,7 +123,12 @@ def _solver_row(found: Subject, evaluation: Opened, rows: Rows, *, solver: str) 
             partial(rule, evaluator.source), lambda s: evaluator.trial(s).ratio, target
         )
         selection = bisected.selection
-        row = {"planned_ratio": bisected.ratio, "share": bisected.share}
+        # Where no share of channels or energy takes that time, the row is not of equal time.
+        row = {
+            "planned_ratio": bisected.ratio,
+            "share": bisected.share,
+            "reached": bisected.reached,
+        }
     row = {"target_ratio": target, "planning_s": round(time.perf_counter() - start, 1), **row}
     return {**row, **_verified(evaluator, selection)}
 

@@ -14,7 +14,7 @@ from tdc_train.recipe_file import read_recipe, recipe_from, shipped_recipes
 from tdc_train.training.rebuild import fresh
 
 from benchmarks.constraint_rows import NETWORKS, ROWS, recipe_of
-from benchmarks.constraint_sets import HERE
+from benchmarks.constraint_sets import HERE, RESULTS, places
 from benchmarks.training_arms import DATA
 
 
@@ -32,6 +32,16 @@ def test_every_row_is_a_recipe_for_every_network(network: str) -> None:
                 # Most layers: a row that constrains one would say nothing.
                 assert len(chosen_set(table).sets_for(model)) >= 10
     assert fresh(recipe.model) is not None
+
+
+def test_a_trial_is_kept_apart_from_what_is_published() -> None:
+    folder = Path("rows")
+    assert places(folder, None, None) == (folder, RESULTS)
+    trials = [places(folder, *said) for said in ((1, None), (2, None), (None, 64), (1, 64))]
+    assert len(set(trials)) == len(trials)
+    for rows, out in trials:
+        assert folder in rows.parents
+        assert out.parent == rows
 
 
 def test_the_shipped_recipes_have_sets_that_fit() -> None:
