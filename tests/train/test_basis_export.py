@@ -133,7 +133,7 @@ def test_a_layer_whose_factors_are_not_found_again_stays() -> None:
     held = held_in(net, layer1__0__conv1=basis, layer1__1__conv2=basis)
     with torch.no_grad():
         # Any other weight than a member stands for a member that is not found.
-        net.layer1[0].conv1.weight += 1e-3
+        net.get_parameter("layer1.0.conv1.weight").add_(1e-3)
         wanted = net(images())
     measured = apply_faster_bases(net, held, (1, 3, 16, 16), Chooser({16, 24}))  # type: ignore[arg-type]
     assert [m.path for m in measured] == ["layer1.1.conv2"]

@@ -228,7 +228,7 @@ def test_a_weight_that_became_zero_may_move_again_after_resuming() -> None:
 
 
 class Pixels:
-    """Images that do not change, of 8 channels, and a loss that reaches every weight."""
+    """Images that do not change, of 8 channels."""
 
     def __len__(self) -> int:
         return 8
@@ -237,14 +237,15 @@ class Pixels:
         made = torch.Generator().manual_seed(3)
         return torch.randn(8, 8, 7, 7, generator=made)[indices], indices
 
-    def loss(self, model: nn.Module, images: Tensor, _targets: Tensor) -> tuple[Tensor, Tensor]:
-        out = model(images)
-        return out.square().mean(), out
+
+def energy(model: nn.Module, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+    out = model(images)
+    return out.square().mean(), out
 
 
 def trainer_of(net: Any, held: Any, **more: Any) -> Trainer:
     spec = StageSpec("finetune", batch=4, channels_last=False, **more)
-    return Trainer(net, spec, Method(Pixels().loss, hold=Hold(net, held)), Pixels(), 8, World())
+    return Trainer(net, spec, Method(energy, hold=Hold(net, held)), Pixels(), 8, World())
 
 
 def test_a_resumed_trainer_holds_the_zeros_that_it_began_with() -> None:

@@ -70,7 +70,7 @@ def apply_faster_bases(
         path: chain
         for path, kind in held.items()
         if isinstance(kind, KernelBasis)
-        and (chain := _chain_of(cast(nn.Conv2d, model.get_submodule(path)), kind)) is not None
+        for chain in _chains_of(cast(nn.Conv2d, model.get_submodule(path)), kind)
     }
     shapes = input_shapes(model, list(chains), shape)
     pairs = [(path, part) for path in chains for part in (model.get_submodule(path), chains[path])]
@@ -92,14 +92,14 @@ def apply_faster_bases(
     return measured
 
 
-def _chain_of(conv: nn.Conv2d, kind: KernelBasis) -> BasisConv2d | None:
-    """The chain that computes what the convolution does, if its factors are found."""
+def _chains_of(conv: nn.Conv2d, kind: KernelBasis) -> list[BasisConv2d]:
+    """The chain that computes what the convolution does; none if its factors are not found."""
     coefficients, kernels = kind.factors(conv.weight)
     weight = conv.weight.detach().double()
     apart = torch.tensordot(coefficients, kernels, 1) - weight
     if not float(apart.norm()) <= SAME * float(weight.norm()):
-        return None
-    return BasisConv2d.from_conv(conv, coefficients, kernels)
+        return []
+    return [BasisConv2d.from_conv(conv, coefficients, kernels)]
 
 
 @torch.no_grad()

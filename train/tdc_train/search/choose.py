@@ -17,8 +17,8 @@ from tdc_train.search.space import Space
 
 SOLVER = "haloc"
 
-# No share counts as less: a candidate that the budget forces is then taken whatever its share. This is about
-# the end of float64: with more, unlikely candidates would be alike, and the fastest of them taken.
+# No share counts as less: a candidate that the budget forces is then taken whatever its share. Near the end
+# of float64: with more, unlikely candidates would be alike, and the fastest of them taken.
 LEAST_SHARE = 1e-300
 
 # What is lost here has no limit; the search wants one.
