@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed")
 
 from benchmarks import onnxruntime_networks, plan_quality
+from benchmarks.baselines import TOLERANCE
 from benchmarks.networks import subjects
 from benchmarks.rows import Rows, conditions
 from tdc_deploy.errors import TdcError
@@ -109,7 +110,13 @@ def test_solvers_are_compared_at_equal_time(
     for solver in plan_quality.SOLVERS[1:]:
         row = rows[f"resnet18/{solver}"]
         assert row["target_ratio"] == target
-        assert row["planned_ratio"] <= 1.1 * target
+        # The steps of a rule's one number may leave that time out: the row then says so.
+        apart = abs(row["planned_ratio"] - target) / target
+        if solver == "tdc":
+            assert row["planned_ratio"] <= target
+        else:
+            assert row["reached"] == (apart <= TOLERANCE)
+        assert apart <= 0.2
     table, error, time = (rows[f"resnet18/{kind}"] for kind in plan_quality.TABLE_KINDS)
     assert error["error_against_table"] <= 1.05 and time["ratio"] <= table["ratio"]
     assert error["against_table"]["ratio"] == pytest.approx(error["ratio"] / table["ratio"])
