@@ -21,6 +21,9 @@ Rule = Callable[[Source, float], Selection]
 # What CPU kernels work on: finer ranks cost time and give nothing back, but in narrow layers.
 STEP, FINE_STEP = 8, 4
 
+# Of the energy that is lost, from all of it down.
+DECADES = 6
+
 STEPS = 8
 TOLERANCE = 0.02
 
@@ -36,10 +39,12 @@ def uniform(source: Source, share: float) -> Selection:
 
 
 def energy(source: Source, share: float) -> Selection:
-    """In every layer the ranks of least arithmetic that keep this share of the kernel's energy."""
+    """In every layer the ranks of least arithmetic that lose at most 10^(−DECADES·share) of the kernel's
+    energy: what matters lies between a tenth and a thousandth, which shares of what is kept would crowd.
+    """
     selection: dict[str, Candidate] = {}
+    lost = 10 ** (-DECADES * share)
     for name, layer in source.plannable.items():
-        lost = 1 - share
         if layer.is_pointwise:
             errors = svd_errors(kernel(source.convs[name].node))
             ranks = [rank for rank in _grid(min(_channels(layer))) if errors[rank] <= lost]

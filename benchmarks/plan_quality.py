@@ -5,7 +5,7 @@
 1. On a ResNet-18: TDC's rank table as a plan, and ours for its error and for its time, the built networks
    timed against each other.
 2. Per network: the integer program (`milp`), the paper's rule (`tdc`), the same share of channels in every
-   layer (`uniform`), and the ranks that keep a share of the kernel's energy (`energy`), each brought to the
+   layer (`uniform`), and the ranks that lose a share of the kernel's energy (`energy`), each brought to the
    time that the first takes; all are repaired, refined and verified alike. The drawn networks give the
    error of their outputs; the trained ones, which only images of their test part verify, also the accuracy.
 
