@@ -17,6 +17,11 @@ Values = dict[str, NDArray[Any]]
 # Kept between two places at most, over all batches. Where more would be, it is computed again.
 MAX_KEPT_BYTES = 1 << 29
 
+# Weights from this size on are fed to a piece, as they lie in memory: in its model they would be copied by
+# the export, its serialisation and the session, once more for each place.
+FED_BYTES = 1 << 24
+_FED = ("Conv", "Gemm", "MatMul")
+
 
 class Walk:
     """A network's values from one place to the next, in graph order.
@@ -96,17 +101,20 @@ class Walk:
         if not nodes:
             yield from ({t.name: values[t.name] for t in wanted} for values in batches)
             return
-        model = self._model(nodes, computed, known)
-        names = [value.name for value in model.graph.input]
-        with self._backend.runner(model) as runner:
+        model, weights = self._model(nodes, computed, known)
+        names = [value.name for value in model.graph.input if value.name not in weights]
+        made = self._backend.runner(model)
+        del model  # it would be kept beside the session
+        with made as runner:
             for values in batches:
-                feeds = {name: values[name] for name in names}
+                feeds = {name: values[name] for name in names} | weights
                 found = {**values, **runner.infer(feeds, check_inputs=False)}
                 yield {tensor.name: found[tensor.name] for tensor in wanted}
 
     def _model(
         self, nodes: Sequence[gs.Node], outputs: Sequence[gs.Tensor], known: Values
-    ) -> onnx.ModelProto:
+    ) -> tuple[onnx.ModelProto, Values]:
+        """A model of the nodes, and the weights that are fed to it."""
         graph = self._network.graph
         piece = gs.Graph(
             nodes=nodes,
@@ -115,17 +123,33 @@ class Walk:
             import_domains=graph.import_domains,
             functions=graph.functions,
         )
+        weights = _large_weights(nodes)
+        if weights:
+            piece = piece.copy()
+            tensors = piece.tensors()
+            for name, values in weights.items():
+                tensors[name].to_variable(values.dtype, values.shape).type = "tensor_type"
         model = model_of(Network(piece, self._network.ir_version))
         used = {tensor.name for node in nodes for tensor in _uses(node)}
-        for name in sorted(used & known.keys()):
-            kind = onnx.helper.np_dtype_to_tensor_dtype(known[name].dtype)
-            shape = known[name].shape
-            model.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, shape))
+        fed = {name: known[name] for name in sorted(used & known.keys())} | weights
+        for name, values in fed.items():
+            kind = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
+            model.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, values.shape))
         for value in model.graph.output:
             value.ClearField(
                 "type"
             )  # ONNX Runtime infers it; what is stored may be of another shape
-        return model
+        return model, weights
+
+
+def _large_weights(nodes: Sequence[gs.Node]) -> Values:
+    """By name, the weights of these nodes that are fed."""
+    constants = [
+        node.inputs[1]
+        for node in nodes
+        if node.op in _FED and not node.domain and isinstance(node.inputs[1], gs.Constant)
+    ]
+    return {t.name: t.values for t in constants if t.values.nbytes >= FED_BYTES}
 
 
 def _is_computed(tensor: gs.Tensor) -> bool:

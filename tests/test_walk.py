@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 import pytest
 from numpy.typing import NDArray
@@ -63,6 +64,31 @@ def test_each_place_shows_what_its_node_takes_and_puts_out() -> None:
         for found, expected in zip(seen, whole(network, names, feeds), strict=True):
             assert set(found) == {node.inputs[0].name, node.outputs[0].name}
             assert all(close(found[n], expected[n]) for n in names)
+
+
+def test_large_weights_are_fed_and_not_copied_into_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walking, "FED_BYTES", 1000)
+    made: list[onnx.ModelProto] = []
+    original = OnnxRuntimeBackend.runner
+
+    def runner(backend: OnnxRuntimeBackend, model: Any) -> Any:
+        made.append(onnx.ModelProto.FromString(model.SerializeToString()))
+        return original(backend, model)
+
+    network, feeds = network_of(small_cnn()), batches()
+    expected = whole(network, ["logits"], feeds)
+    monkeypatch.setattr(OnnxRuntimeBackend, "runner", runner)
+    walk, conv2 = Walk(network, feeds, BACKEND), nodes_of(network)["conv2"]
+    seen_by(walk, conv2)
+    for found, values in zip(walk.outputs(walk.kept), expected, strict=True):
+        assert set(found) == {"logits"}
+        assert close(found["logits"], values["logits"])
+    weights = [tensor for model in made for tensor in model.graph.initializer]
+    assert len(made) == 2
+    assert weights
+    assert all(len(tensor.raw_data) < 1000 for tensor in weights)
+    # The network itself keeps them.
+    assert isinstance(conv2.inputs[1], gs.Constant)
 
 
 def test_what_a_later_node_needs_is_kept_and_nothing_else() -> None:
