@@ -37,8 +37,8 @@ SLOWER = 1.01
 PLANNING_ATTEMPTS = 3
 RETRY_MARGIN = 0.95
 
-# The least share of the error to aim at next where the accuracy drops too much.
-ACCURACY_RETRY = 0.5
+# The least share of the error to aim at next where the accuracy drops too much, or the error is infinite.
+LEAST_SHARE = 0.5
 
 # Accuracies are quotients: a drop of exactly the limit must not fail by their rounding.
 ROUNDING = 1e-9
@@ -165,8 +165,12 @@ def beyond(comparison: Comparison, max_error: float, max_drop: float | None) -> 
     """Which limit a network is beyond, in words; nothing if it keeps both."""
     if not comparison.error <= max_error:
         return f"the error {comparison.error:.4g} is above the limit of {max_error:.4g}"
+    if max_drop is None:
+        return ""
     drop = accuracy_drop(comparison)
-    if max_drop is not None and drop is not None and not drop <= max_drop + ROUNDING:
+    if drop is None:
+        return f"no output is class scores, to hold the accuracy to a drop of {max_drop:.3g} points"
+    if not drop <= max_drop + ROUNDING:
         return f"the accuracy drops by {drop:.3g} points, above the limit of {max_drop:.3g}"
     return ""
 
@@ -194,11 +198,15 @@ def plan_and_build(evaluator: Evaluator, store: Store, goal: Goal, progress: Pro
 
 def tighter(comparison: Comparison, goal: Goal, aimed: float) -> float:
     """The error to aim at, after aiming at `aimed` came to this comparison, beyond the goal's limits."""
-    share = min(goal.max_error / comparison.error, 1.0)
+    share = 1.0
+    if not comparison.error <= goal.max_error:
+        # Of an error that is no number nothing follows but that less is wanted.
+        known = math.isfinite(comparison.error)
+        share = goal.max_error / comparison.error if known else LEAST_SHARE
     drop = accuracy_drop(comparison)
     if goal.max_accuracy_drop is not None and drop is not None and drop > goal.max_accuracy_drop:
         # Roughly, the drop grows with the square of the error.
-        share = min(share, max(math.sqrt(goal.max_accuracy_drop / drop), ACCURACY_RETRY))
+        share = min(share, max(math.sqrt(goal.max_accuracy_drop / drop), LEAST_SHARE))
     return RETRY_MARGIN * share * aimed
 
 
