@@ -17,7 +17,7 @@ from tdc_deploy.files import check_writable
 from tdc_deploy.graph.large import check_large, is_large
 from tdc_deploy.graph.read import load_checked
 from tdc_deploy.plan_file import Plan, check_layers
-from tdc_deploy.planner import Goal, Watch, make_plan, with_errors
+from tdc_deploy.planner import Goal, Watch, make_plan, other_statistics, with_errors
 from tdc_deploy.profiling.measure import FINAL
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.progress import Progress
@@ -91,6 +91,7 @@ def make_artifact(
     Raises:
         TdcError: the plan does not fit the model, or the terms refuse the result.
     """
+    others = other_statistics(plan, evaluator.source)
     if plan is not None:
         check_layers(plan, evaluator.source.plannable)
         plan = with_errors(plan, evaluator.source)
@@ -105,7 +106,7 @@ def make_artifact(
             watch(search)
     plan, comparison, ratio = built.plan, built.comparison, built.ratio
     missed = missed_goals(plan, goal, decision, ratio)
-    warnings = [*missed, *notes_of(plan), *built.warnings]
+    warnings = [*missed, *others, *notes_of(plan), *built.warnings]
     if plan is not None and plan.model_sha256 not in (None, evaluator.source.sha256):
         warnings.append("the plan was made for another model, or for another version of this one")
     hold_to(terms, missed, 0.0 if decision == "source" else comparison.error)
