@@ -101,7 +101,7 @@ class Walk:
         if not nodes:
             yield from ({t.name: values[t.name] for t in wanted} for values in batches)
             return
-        model, weights = self._model(nodes, computed, known)
+        model, weights = self._model(nodes, computed, batches)
         names = [value.name for value in model.graph.input if value.name not in weights]
         made = self._backend.runner(model)
         del model  # it would be kept beside the session
@@ -112,7 +112,7 @@ class Walk:
                 yield {tensor.name: found[tensor.name] for tensor in wanted}
 
     def _model(
-        self, nodes: Sequence[gs.Node], outputs: Sequence[gs.Tensor], known: Values
+        self, nodes: Sequence[gs.Node], outputs: Sequence[gs.Tensor], batches: Sequence[Values]
     ) -> tuple[onnx.ModelProto, Values]:
         """A model of the nodes, and the weights that are fed to it."""
         graph = self._network.graph
@@ -131,10 +131,11 @@ class Walk:
                 tensors[name].to_variable(values.dtype, values.shape).type = "tensor_type"
         model = model_of(Network(piece, self._network.ir_version))
         used = {tensor.name for node in nodes for tensor in _uses(node)}
-        fed = {name: known[name] for name in sorted(used & known.keys())} | weights
-        for name, values in fed.items():
-            kind = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
-            model.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, values.shape))
+        known = {name: [values[name] for values in batches] for name in used & batches[0].keys()}
+        for name, found in sorted((known | {n: [w] for n, w in weights.items()}).items()):
+            kind = onnx.helper.np_dtype_to_tensor_dtype(found[0].dtype)
+            info = onnx.helper.make_tensor_value_info(name, kind, _common_shape(found))
+            model.graph.input.append(info)
         for value in model.graph.output:
             value.ClearField(
                 "type"
@@ -150,6 +151,12 @@ def _large_weights(nodes: Sequence[gs.Node]) -> Values:
         if node.op in _FED and not node.domain and isinstance(node.inputs[1], gs.Constant)
     ]
     return {t.name: t.values for t in constants if t.values.nbytes >= FED_BYTES}
+
+
+def _common_shape(arrays: Sequence[NDArray[Any]]) -> list[int | None]:
+    """Their shape, sizes that differ (NonZero's depend on the values) left open."""
+    sizes = zip(*(array.shape for array in arrays), strict=True)
+    return [size[0] if len(set(size)) == 1 else None for size in sizes]
 
 
 def _is_computed(tensor: gs.Tensor) -> bool:

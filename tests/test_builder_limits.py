@@ -60,5 +60,5 @@ def test_an_engine_is_chosen_within_both_limits_and_says_which_another_missed() 
     assert "int8 0.400 (over the error limit)" in reason
     with pytest.raises(TdcError, match="limit of accuracy: the accuracy drops by 10 points"):
         choose({"fused": forms[1]}, 0.1, 5.0)
-    with pytest.raises(TdcError, match="error limit of 0.1: int8 1"):
+    with pytest.raises(TdcError, match=r"error limit of 0\.1: int8 1"):
         choose({"int8": forms[2]}, 0.1, 5.0)

@@ -213,6 +213,25 @@ def _branching() -> Network:
     return network_of(model)
 
 
+def test_sizes_that_depend_on_the_values() -> None:
+    """image → NonZero, which is kept beside the convolutions until the end."""
+    model = small_cnn()
+    model.graph.node.insert(0, helper.make_node("NonZero", ["image"], ["places"]))
+    model.graph.node.append(helper.make_node("Shape", ["places"], ["count"]))
+    model.graph.output.append(helper.make_tensor_value_info("count", TensorProto.INT64, [2]))
+    network, feeds = network_of(model), batches()
+    for number, feed in enumerate(feeds):
+        feed["image"][:, :number] = 0
+    walk = Walk(network, feeds, BACKEND)
+    for name in CONVS:
+        kept, _ = seen_by(walk, nodes_of(network)[name])
+        assert kept
+    assert all("places" in values for values in walk.kept)
+    expected = [int(np.count_nonzero(feed["image"])) for feed in feeds]
+    assert len(set(expected)) == len(feeds)
+    assert [int(found["count"][1]) for found in walk.outputs(walk.kept)] == expected
+
+
 def test_what_a_subgraph_reads_is_kept_for_it() -> None:
     network, feeds = _branching(), batches()
     nodes = nodes_of(network)

@@ -243,7 +243,8 @@ def samples_sha256(samples: Samples, spec: InputSpec) -> str:
 
 
 def _spread(count: int, most: int) -> NDArray[np.int64]:
-    return np.linspace(0, count - 1, most).round().astype(np.int64)
+    numbers: NDArray[np.int64] = np.linspace(0, count - 1, most).round().astype(np.int64)
+    return numbers
 
 
 class _Digest:
