@@ -52,7 +52,7 @@ class Probes:
         if self._walk.is_behind(node):
             self._walk = self._begun()
         seen: list[Values] = []
-        if not self._walk.to(node, lambda _, values: seen.append(values)):
+        if not self._walk.to(node, lambda _, values: seen.append(values), or_stop=True):
             return None
         if not vary(self._dense):
             return None

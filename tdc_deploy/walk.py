@@ -47,11 +47,14 @@ class Walk:
         self.kept = list(batches)
         """Per batch, by name, the values at the last place that could be kept."""
 
-    def to(self, node: gs.Node, see: Callable[[int, Values], None]) -> bool:
+    def to(
+        self, node: gs.Node, see: Callable[[int, Values], None], *, or_stop: bool = False
+    ) -> bool:
         """Go on to the place behind `node`, which the last place is not behind.
 
         `see(batch, values)` is shown what the node takes and puts out. Returns False where too much would
-        have to be kept: the next pieces then begin where this one did.
+        have to be kept: the next pieces then begin where this one did. With `or_stop` the batches that
+        are left are not run then.
         """
         stop = self._positions[id(node)] + 1
         shown = {t.name: t for t in (*node.inputs, *node.outputs) if _is_computed(t)}
@@ -65,6 +68,8 @@ class Walk:
             size += sum(value.nbytes for value in kept[-1].values())
             if size > MAX_KEPT_BYTES:
                 kept.clear()
+                if or_stop:
+                    break
         if size > MAX_KEPT_BYTES:
             return False
         self.kept, self._place = kept, stop

@@ -156,6 +156,16 @@ def test_where_too_much_would_be_kept_it_is_computed_again(monkeypatch: pytest.M
     assert walk.kept == feeds
 
 
+def test_it_may_stop_where_too_much_would_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walking, "MAX_KEPT_BYTES", 1000)
+    network, feeds = network_of(small_cnn()), batches()
+    walk, seen = Walk(network, feeds, BACKEND), []
+    node = nodes_of(network)["conv2"]
+    assert not walk.to(node, lambda number, _: seen.append(number), or_stop=True)
+    assert seen == [0]
+    assert walk.kept == feeds
+
+
 def test_places_need_not_lie_on_one_way() -> None:
     network, feeds = network_of(small_cnn()), batches()
     # From relu1 to a second convolution, whose output conv3 does not see.
