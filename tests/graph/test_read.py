@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -440,3 +443,44 @@ def test_files_sha256(tmp_path: Path) -> None:
     # The digest that FIPS 180-2 gives for this message.
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert files_sha256([path]) == expected
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from tdc_deploy.graph.read import read_network
+from tdc_deploy.memory import return_large_blocks
+
+return_large_blocks()
+peaks = []
+for path in sys.argv[1:]:
+    read_network(Path(path))
+    # Unlike getrusage's, not that of the process which forked this one.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peaks.append(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")))
+print(peaks[1] - peaks[0])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="elsewhere memory is not given back")
+def test_reading_holds_few_copies_of_the_weights(tmp_path: Path) -> None:
+    """At its end: the graph's, the optimised model's, and those that are read from it, in pieces."""
+    paths = []
+    for name, rows in (("small", 1), ("large", 2**13)):
+        weight = np.ones((2**11, rows), np.float32)
+        model = helper.make_model(
+            helper.make_graph(
+                [helper.make_node("MatMul", ["x", "w"], ["y"])],
+                name,
+                [helper.make_tensor_value_info("x", FLOAT, [1, 2**11])],
+                [helper.make_tensor_value_info("y", FLOAT, [1, rows])],
+                [numpy_helper.from_array(weight, "w")],
+            ),
+            opset_imports=[helper.make_opsetid("", 17)],
+            ir_version=8,
+        )
+        paths.append(str(save(model, tmp_path / f"{name}.onnx")))
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, *paths], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) * 1024 <= 4 * weight.nbytes
