@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tdc_deploy.accuracy import check_accuracy_limit
 from tdc_deploy.artifact import Artifact
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.backends.tensorrt.machine import open_machine
@@ -225,7 +226,7 @@ def build(
     with opened as (evaluator, measured):
         fuse_only = plan is None and not planned and evaluator.source.is_compressed
         goal = goal_of(inputs is not None or calibration is not None or fuse_only)
-        _check_labels(goal, evaluator.given)
+        check_accuracy_limit(goal.max_accuracy_drop, evaluator.given, evaluator.source)
         rivals = None
         if lower is not None:
             from tdc_calibration.rivals import rivals_of
@@ -256,15 +257,6 @@ def _lower_precision(precision: str | None, calibrator: str | None) -> LowerPrec
 
     lower = LowerPrecision(precision or "fp32", calibrator)  # type: ignore[arg-type]  # it checks
     return None if lower.precision == "fp32" else lower
-
-
-def _check_labels(goal: Goal, samples: Samples) -> None:
-    if goal.max_accuracy_drop is not None and samples.labels is None:
-        raise TdcError(
-            f"a limit of {goal.max_accuracy_drop:.4g} points of accuracy, and inputs without labels",
-            expected="class numbers of the inputs, under `labels`",
-            fix="add them to --inputs or --calib, or leave --max-accuracy-drop out",
-        )
 
 
 def _words(*flags: tuple[str, object]) -> list[str]:
@@ -304,7 +296,7 @@ def _build_engine(
     fuse_only = given is None and not planned and source.is_compressed
     real = inputs is not None or calibration is not None
     goal = goal_of(real or (source.is_compressed and not planned))
-    _check_labels(goal, samples)
+    check_accuracy_limit(goal.max_accuracy_drop, samples, source)
     quantise = None if lower is None else _quantiser(lower, source, samples, goal, progress)
     asked = {
         "calib": calibration,

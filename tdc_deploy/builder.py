@@ -17,7 +17,7 @@ from tdc_deploy.files import check_writable
 from tdc_deploy.graph.large import check_large, is_large
 from tdc_deploy.graph.read import load_checked
 from tdc_deploy.plan_file import Plan, check_layers
-from tdc_deploy.planner import Goal, Watch, make_plan, with_errors
+from tdc_deploy.planner import Goal, Watch, make_plan, other_statistics, with_errors
 from tdc_deploy.profiling.measure import FINAL
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.progress import Progress
@@ -37,8 +37,8 @@ SLOWER = 1.01
 PLANNING_ATTEMPTS = 3
 RETRY_MARGIN = 0.95
 
-# The least share of the error to aim at next where the accuracy drops too much.
-ACCURACY_RETRY = 0.5
+# The least share of the error to aim at next where the accuracy drops too much, or the error is infinite.
+LEAST_SHARE = 0.5
 
 # Accuracies are quotients: a drop of exactly the limit must not fail by their rounding.
 ROUNDING = 1e-9
@@ -91,6 +91,7 @@ def make_artifact(
     Raises:
         TdcError: the plan does not fit the model, or the terms refuse the result.
     """
+    others = other_statistics(plan, evaluator.source)
     if plan is not None:
         check_layers(plan, evaluator.source.plannable)
         plan = with_errors(plan, evaluator.source)
@@ -105,7 +106,7 @@ def make_artifact(
             watch(search)
     plan, comparison, ratio = built.plan, built.comparison, built.ratio
     missed = missed_goals(plan, goal, decision, ratio)
-    warnings = [*missed, *notes_of(plan), *built.warnings]
+    warnings = [*missed, *others, *notes_of(plan), *built.warnings]
     if plan is not None and plan.model_sha256 not in (None, evaluator.source.sha256):
         warnings.append("the plan was made for another model, or for another version of this one")
     hold_to(terms, missed, 0.0 if decision == "source" else comparison.error)
@@ -165,8 +166,12 @@ def beyond(comparison: Comparison, max_error: float, max_drop: float | None) -> 
     """Which limit a network is beyond, in words; nothing if it keeps both."""
     if not comparison.error <= max_error:
         return f"the error {comparison.error:.4g} is above the limit of {max_error:.4g}"
+    if max_drop is None:
+        return ""
     drop = accuracy_drop(comparison)
-    if max_drop is not None and drop is not None and not drop <= max_drop + ROUNDING:
+    if drop is None:
+        return f"no output is class scores, to hold the accuracy to a drop of {max_drop:.3g} points"
+    if not drop <= max_drop + ROUNDING:
         return f"the accuracy drops by {drop:.3g} points, above the limit of {max_drop:.3g}"
     return ""
 
@@ -194,11 +199,15 @@ def plan_and_build(evaluator: Evaluator, store: Store, goal: Goal, progress: Pro
 
 def tighter(comparison: Comparison, goal: Goal, aimed: float) -> float:
     """The error to aim at, after aiming at `aimed` came to this comparison, beyond the goal's limits."""
-    share = min(goal.max_error / comparison.error, 1.0)
+    share = 1.0
+    if not comparison.error <= goal.max_error:
+        # Of an error that is no number nothing follows but that less is wanted.
+        known = math.isfinite(comparison.error)
+        share = goal.max_error / comparison.error if known else LEAST_SHARE
     drop = accuracy_drop(comparison)
     if goal.max_accuracy_drop is not None and drop is not None and drop > goal.max_accuracy_drop:
         # Roughly, the drop grows with the square of the error.
-        share = min(share, max(math.sqrt(goal.max_accuracy_drop / drop), ACCURACY_RETRY))
+        share = min(share, max(math.sqrt(goal.max_accuracy_drop / drop), LEAST_SHARE))
     return RETRY_MARGIN * share * aimed
 
 

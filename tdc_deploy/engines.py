@@ -40,7 +40,7 @@ from tdc_deploy.engine_sidecar import write_engine
 from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.network import Network, fused_nodes
 from tdc_deploy.plan_file import Plan, check_layers
-from tdc_deploy.planner import Goal, with_errors
+from tdc_deploy.planner import Goal, other_statistics, with_errors
 from tdc_deploy.progress import Progress
 from tdc_deploy.samples import Samples
 from tdc_deploy.sidecar import sidecar_path
@@ -73,6 +73,7 @@ def make_engine(
     Raises:
         TdcError: no form keeps the error limit, or the terms refuse the result. Nothing is written then.
     """
+    others = other_statistics(plan, source)
     if plan is not None:
         check_layers(plan, source.plannable)
         plan = with_errors(plan, source)
@@ -89,6 +90,7 @@ def make_engine(
     chosen, reason = choose(built, goal.max_error, goal.max_accuracy_drop)
     decision = _decision(chosen, plan)
     warnings = [
+        *others,
         *attempt.warnings,
         *chosen.prepared.warnings,
         *slower_than_source(chosen, built),
@@ -132,9 +134,16 @@ def choose(
     Raises:
         TdcError: none is within it.
     """
-    close = [e for e in built.values() if not beyond(e.comparison, max_error, max_drop)]
+    why = {form: beyond(entry.comparison, max_error, max_drop) for form, entry in built.items()}
+    close = [entry for form, entry in built.items() if not why[form]]
     if not close:
         errors = ", ".join(f"{form} {entry.comparison.error:.4g}" for form, entry in built.items())
+        if all(entry.comparison.error <= max_error for entry in built.values()):
+            raise TdcError(
+                f"no engine keeps the limit of accuracy: {next(iter(why.values()))}",
+                expected="an engine as accurate as the model on ONNX Runtime",
+                fix="raise --max-accuracy-drop, or build with --precision fp32",
+            )
         raise TdcError(
             f"no engine keeps the error limit of {max_error:.4g}: {errors}",
             expected="an engine close to the model on ONNX Runtime",
@@ -146,8 +155,9 @@ def choose(
     rivals = (faster or [own]) if own in close else close
     fastest = min(rivals, key=lambda entry: entry.ratio.value)
     listing = ", ".join(
-        f"{form} {entry.ratio.value:.3f}" + ("" if entry in close else " (over the error limit)")
+        f"{form} {entry.ratio.value:.3f}" + ("" if entry in close else f" (over the {limit} limit)")
         for form, entry in built.items()
+        for limit in ["accuracy" if entry.comparison.error <= max_error else "error"]
     )
     return fastest, f"{fastest.form} engine; time against {own.form}: {listing}"
 

@@ -173,14 +173,15 @@ class Evaluator:
 
     def _try(self, selection: Selection) -> Trial:
         """The same on a few inputs and with one session each: enough to correct a plan by."""
-        model = self.model(selection)
         if self._accuracy is not self.backend:
+            model = self.model(selection)
             error = self._error(selection, model)
             before, after = self.backend.runner(self.rival), self.backend.runner(model)
             with before, after:
                 ratio = compare(before, after, self._few.first_batch(), NETWORK)
             return Trial(ratio.value, error)
-        with self.backend.runner(model) as after:
+        # Not named: the model would be kept beside its session.
+        with self.backend.runner(self.model(selection)) as after:
             comparison = self._comparison(after, self._few)
             with self.backend.runner(self.rival) as dense:
                 ratio = compare(dense, after, self._few.first_batch(), NETWORK)

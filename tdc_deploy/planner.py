@@ -148,6 +148,17 @@ def with_errors(plan: Plan, source: Source, refined: bool = True) -> Plan:
     return replace(plan, layers=layers, statistics_sha256=sha256, sequential=False)
 
 
+def other_statistics(plan: Plan | None, source: Source) -> list[str]:
+    """A warning if a given plan's layers were decomposed for other inputs than the source's are."""
+    wanted = None if plan is None else plan.statistics_sha256
+    found = None if source.statistics is None else source.statistics.sha256
+    if wanted is None or wanted == found:
+        return []
+    how = "by their weights alone" if found is None else "for other data"
+    said = f"the plan was made for layers decomposed for calibration data, and these are {how}"
+    return [f"{said}: give the same --calib for what was planned"]
+
+
 def _run(search: Search, goal: Goal) -> Tried:
     if goal.flops_budget is None:
         return search.run(goal.latency_budget, goal.max_error)

@@ -19,7 +19,7 @@ from tdc_deploy.repair import Moments, apply_correction, correction_of, sample_r
 from tdc_deploy.samples import MIN_SAMPLES, Samples
 from tdc_deploy.source import Source
 from tdc_deploy.types import Candidate
-from tdc_deploy.verify import Outputs, compare_outputs
+from tdc_deploy.verify import Outputs, compare_outputs, vary
 from tdc_deploy.walk import Values, Walk
 
 # Penalties add up to the network's error only roughly: more samples would sharpen what is blurred anyway.
@@ -46,16 +46,15 @@ class Probes:
     def error(self, name: str, candidate: Candidate) -> float | None:
         """The relative output error with that layer as `candidate`.
 
-        None where what lies around the layer is too large to be kept.
-
-        Raises:
-            TdcError: the network's output is the same for every sample.
+        None where what lies around the layer is too large to be kept, or so few samples have one output.
         """
         node = self._nodes[name]
         if self._walk.is_behind(node):
             self._walk = self._begun()
         seen: list[Values] = []
-        if not self._walk.to(node, lambda _, values: seen.append(values)):
+        if not self._walk.to(node, lambda _, values: seen.append(values), or_stop=True):
+            return None
+        if not vary(self._dense):
             return None
         output = node.outputs[0].name
         first = sum(len(list(part.batches())) for part in self._repaired)

@@ -17,6 +17,11 @@ Values = dict[str, NDArray[Any]]
 # Kept between two places at most, over all batches. Where more would be, it is computed again.
 MAX_KEPT_BYTES = 1 << 29
 
+# Weights from this size on are fed to a piece, as they lie in memory: in its model they would be copied by
+# the export, its serialisation and the session, once more for each place.
+FED_BYTES = 1 << 24
+_FED = ("Conv", "Gemm", "MatMul")
+
 
 class Walk:
     """A network's values from one place to the next, in graph order.
@@ -42,11 +47,14 @@ class Walk:
         self.kept = list(batches)
         """Per batch, by name, the values at the last place that could be kept."""
 
-    def to(self, node: gs.Node, see: Callable[[int, Values], None]) -> bool:
+    def to(
+        self, node: gs.Node, see: Callable[[int, Values], None], *, or_stop: bool = False
+    ) -> bool:
         """Go on to the place behind `node`, which the last place is not behind.
 
         `see(batch, values)` is shown what the node takes and puts out. Returns False where too much would
-        have to be kept: the next pieces then begin where this one did.
+        have to be kept: the next pieces then begin where this one did. With `or_stop` the batches that
+        are left are not run then.
         """
         stop = self._positions[id(node)] + 1
         shown = {t.name: t for t in (*node.inputs, *node.outputs) if _is_computed(t)}
@@ -60,6 +68,8 @@ class Walk:
             size += sum(value.nbytes for value in kept[-1].values())
             if size > MAX_KEPT_BYTES:
                 kept.clear()
+                if or_stop:
+                    break
         if size > MAX_KEPT_BYTES:
             return False
         self.kept, self._place = kept, stop
@@ -96,17 +106,20 @@ class Walk:
         if not nodes:
             yield from ({t.name: values[t.name] for t in wanted} for values in batches)
             return
-        model = self._model(nodes, computed, known)
-        names = [value.name for value in model.graph.input]
-        with self._backend.runner(model) as runner:
+        model, weights = self._model(nodes, computed, batches)
+        names = [value.name for value in model.graph.input if value.name not in weights]
+        made = self._backend.runner(model)
+        del model  # it would be kept beside the session
+        with made as runner:
             for values in batches:
-                feeds = {name: values[name] for name in names}
+                feeds = {name: values[name] for name in names} | weights
                 found = {**values, **runner.infer(feeds, check_inputs=False)}
                 yield {tensor.name: found[tensor.name] for tensor in wanted}
 
     def _model(
-        self, nodes: Sequence[gs.Node], outputs: Sequence[gs.Tensor], known: Values
-    ) -> onnx.ModelProto:
+        self, nodes: Sequence[gs.Node], outputs: Sequence[gs.Tensor], batches: Sequence[Values]
+    ) -> tuple[onnx.ModelProto, Values]:
+        """A model of the nodes, and the weights that are fed to it."""
         graph = self._network.graph
         piece = gs.Graph(
             nodes=nodes,
@@ -115,17 +128,40 @@ class Walk:
             import_domains=graph.import_domains,
             functions=graph.functions,
         )
+        weights = _large_weights(nodes)
+        if weights:
+            piece = piece.copy()
+            tensors = piece.tensors()
+            for name, values in weights.items():
+                tensors[name].to_variable(values.dtype, values.shape).type = "tensor_type"
         model = model_of(Network(piece, self._network.ir_version))
         used = {tensor.name for node in nodes for tensor in _uses(node)}
-        for name in sorted(used & known.keys()):
-            kind = onnx.helper.np_dtype_to_tensor_dtype(known[name].dtype)
-            shape = known[name].shape
-            model.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, shape))
+        known = {name: [values[name] for values in batches] for name in used & batches[0].keys()}
+        for name, found in sorted((known | {n: [w] for n, w in weights.items()}).items()):
+            kind = onnx.helper.np_dtype_to_tensor_dtype(found[0].dtype)
+            info = onnx.helper.make_tensor_value_info(name, kind, _common_shape(found))
+            model.graph.input.append(info)
         for value in model.graph.output:
             value.ClearField(
                 "type"
             )  # ONNX Runtime infers it; what is stored may be of another shape
-        return model
+        return model, weights
+
+
+def _large_weights(nodes: Sequence[gs.Node]) -> Values:
+    """By name, the weights of these nodes that are fed."""
+    constants = [
+        node.inputs[1]
+        for node in nodes
+        if node.op in _FED and not node.domain and isinstance(node.inputs[1], gs.Constant)
+    ]
+    return {t.name: t.values for t in constants if t.values.nbytes >= FED_BYTES}
+
+
+def _common_shape(arrays: Sequence[NDArray[Any]]) -> list[int | None]:
+    """Their shape, sizes that differ (NonZero's depend on the values) left open."""
+    sizes = zip(*(array.shape for array in arrays), strict=True)
+    return [size[0] if len(set(size)) == 1 else None for size in sizes]
 
 
 def _is_computed(tensor: gs.Tensor) -> bool:

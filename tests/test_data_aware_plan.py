@@ -119,6 +119,24 @@ def test_a_given_plan_is_applied_data_aware(tmp_path: Path, fake_time: FakeTime)
     assert aware.plan.selection["conv2"].error < by_weight.plan.selection["conv2"].error < 0.7
 
 
+def test_a_plan_for_other_statistics_says_so(tmp_path: Path, fake_time: FakeTime) -> None:
+    del fake_time
+    goal, choices = Goal(max_error=1.0), {"conv2": LayerChoice(LOW)}
+    plain = source_of(tmp_path)
+    aware = with_data(plain, latent_images(16))
+    assert aware.statistics is not None
+    own = Plan(choices, statistics_sha256=aware.statistics.sha256)
+    for source, plan, said in (
+        (plain, own, "by their weights alone"),
+        (aware, replace(own, statistics_sha256="another"), "for other data"),
+        (aware, own, ""),
+        (plain, Plan(choices), ""),
+    ):
+        found = [w for w in built(source, tmp_path, goal, plan).warnings if "--calib" in w]
+        assert len(found) == bool(said)
+        assert all(said in warning for warning in found)
+
+
 def test_what_ships_unrefined_has_its_own_errors(
     tmp_path: Path, fake_time: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,17 @@ def test_large_values_are_left_to_the_whole_network(
     assert asked(evaluator, ["conv2"]) == [evaluator.error({"conv2": FORMS["conv2"]})]
 
 
+def test_where_the_few_have_one_output_all_are_asked(tmp_path: Path) -> None:
+    """As of a network that puts out classes, most of which are one."""
+    array = np.repeat(images(1), 96, 0)
+    array[3::16] = images(6, seed=5)  # none of the eight of the verifying half
+    samples = Samples({"image": array}, 1)
+    evaluator = evaluator_of(source_of(tmp_path), tmp_path, samples)
+    few = evaluator.samples.spread(PROBE_SAMPLES).arrays["image"]
+    assert (few == few[0]).all()
+    assert asked(evaluator, ["conv2"]) == [evaluator.error({"conv2": FORMS["conv2"]})]
+
+
 def test_an_output_that_never_varies_means_nothing(tmp_path: Path) -> None:
     same = Samples({"image": np.repeat(images(1), 2 * PROBE_SAMPLES, 0)}, 1)
     evaluator = evaluator_of(source_of(tmp_path), tmp_path, same)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 import pytest
 from numpy.typing import NDArray
@@ -63,6 +64,31 @@ def test_each_place_shows_what_its_node_takes_and_puts_out() -> None:
         for found, expected in zip(seen, whole(network, names, feeds), strict=True):
             assert set(found) == {node.inputs[0].name, node.outputs[0].name}
             assert all(close(found[n], expected[n]) for n in names)
+
+
+def test_large_weights_are_fed_and_not_copied_into_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walking, "FED_BYTES", 1000)
+    made: list[onnx.ModelProto] = []
+    original = OnnxRuntimeBackend.runner
+
+    def runner(backend: OnnxRuntimeBackend, model: Any) -> Any:
+        made.append(onnx.ModelProto.FromString(model.SerializeToString()))
+        return original(backend, model)
+
+    network, feeds = network_of(small_cnn()), batches()
+    expected = whole(network, ["logits"], feeds)
+    monkeypatch.setattr(OnnxRuntimeBackend, "runner", runner)
+    walk, conv2 = Walk(network, feeds, BACKEND), nodes_of(network)["conv2"]
+    seen_by(walk, conv2)
+    for found, values in zip(walk.outputs(walk.kept), expected, strict=True):
+        assert set(found) == {"logits"}
+        assert close(found["logits"], values["logits"])
+    weights = [tensor for model in made for tensor in model.graph.initializer]
+    assert len(made) == 2
+    assert weights
+    assert all(len(tensor.raw_data) < 1000 for tensor in weights)
+    # The network itself keeps them.
+    assert isinstance(conv2.inputs[1], gs.Constant)
 
 
 def test_what_a_later_node_needs_is_kept_and_nothing_else() -> None:
@@ -130,6 +156,16 @@ def test_where_too_much_would_be_kept_it_is_computed_again(monkeypatch: pytest.M
     assert walk.kept == feeds
 
 
+def test_it_may_stop_where_too_much_would_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walking, "MAX_KEPT_BYTES", 1000)
+    network, feeds = network_of(small_cnn()), batches()
+    walk, seen = Walk(network, feeds, BACKEND), []
+    node = nodes_of(network)["conv2"]
+    assert not walk.to(node, lambda number, _: seen.append(number), or_stop=True)
+    assert seen == [0]
+    assert walk.kept == feeds
+
+
 def test_places_need_not_lie_on_one_way() -> None:
     network, feeds = network_of(small_cnn()), batches()
     # From relu1 to a second convolution, whose output conv3 does not see.
@@ -185,6 +221,25 @@ def _branching() -> Network:
     del graph.node[:]
     graph.node.extend([*rest[:position], *nodes, *rest[position:]])
     return network_of(model)
+
+
+def test_sizes_that_depend_on_the_values() -> None:
+    """image → NonZero, which is kept beside the convolutions until the end."""
+    model = small_cnn()
+    model.graph.node.insert(0, helper.make_node("NonZero", ["image"], ["places"]))
+    model.graph.node.append(helper.make_node("Shape", ["places"], ["count"]))
+    model.graph.output.append(helper.make_tensor_value_info("count", TensorProto.INT64, [2]))
+    network, feeds = network_of(model), batches()
+    for number, feed in enumerate(feeds):
+        feed["image"][:, :number] = 0
+    walk = Walk(network, feeds, BACKEND)
+    for name in CONVS:
+        kept, _ = seen_by(walk, nodes_of(network)[name])
+        assert kept
+    assert all("places" in values for values in walk.kept)
+    expected = [int(np.count_nonzero(feed["image"])) for feed in feeds]
+    assert len(set(expected)) == len(feeds)
+    assert [int(found["count"][1]) for found in walk.outputs(walk.kept)] == expected
 
 
 def test_what_a_subgraph_reads_is_kept_for_it() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -68,12 +69,19 @@ class Int8Evaluator(Evaluator):
         """What the decomposition alone loses, measured in float32: rounding would hide little losses."""
         return self._plain.error(selection)
 
+    def error_alone(self) -> Callable[[Selection], float]:
+        """The same of single layers, as it was measured for the float32 plan."""
+        return self._plain.error_alone()
+
     def model(self, selection: Selection, refine: bool = False) -> onnx.ModelProto:
         """The selection's network in Q/DQ form, calibrated on a few samples."""
         network = self.network(selection, refine)
         backend: Backend = self._float_backend
         quantised = Int8Network(network, self._calibration, backend, self._scheme)
-        return quantised.model(self._calibrator, self.kept_in(network))
+        model = quantised.model(self._calibrator, self.kept_in(network))
+        del network, quantised
+        gc.collect()  # graphs under surgery are cyclic
+        return model
 
     def network(self, selection: Selection, refine: bool = False) -> Network:
         """The selection's network in float32, its chains not fused."""

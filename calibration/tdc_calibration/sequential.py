@@ -26,7 +26,7 @@ from tdc_deploy.graph.convs import kernel
 from tdc_deploy.graph.decompose import decompose_conv
 from tdc_deploy.graph.network import Network, model_of
 from tdc_deploy.graph.prefix import prefix_of
-from tdc_deploy.repair import Repair
+from tdc_deploy.repair import Repair, sample_rows
 from tdc_deploy.samples import Samples
 from tdc_deploy.source import Source
 from tdc_deploy.tucker import Factors
@@ -161,7 +161,10 @@ def joint_moments(
     sums, count = np.zeros((2, size)), 0
     with backend.runner(model_of(before)) as one, backend.runner(model_of(after)) as other:
         for feeds, rows in samples.batches():
-            inputs = (_run(one, before, feeds)[:rows], _run(other, after, feeds)[:rows])
+            inputs = (
+                sample_rows(_run(runner, prefix, feeds), rows, samples.batch)
+                for runner, prefix in ((one, before), (other, after))
+            )
             for x, y in zip(*(patch_rows(value, layer) for value in inputs), strict=True):
                 # Products in float32: their rounding is far below what the shrinkage leaves undecided.
                 own += y.T @ y
@@ -193,4 +196,4 @@ def _run(
     fed = {tensor.name for tensor in prefix.graph.inputs}
     used = {name: array for name, array in feeds.items() if name in fed}
     (value,) = runner.infer(used, check_inputs=False).values()
-    return np.asarray(value)
+    return np.asarray(value, np.float32)  # of a float16 model too, whose sums would overflow

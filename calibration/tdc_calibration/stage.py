@@ -8,7 +8,13 @@ from os import PathLike
 from pathlib import Path
 
 from tdc_calibration.calibration import calibrate
-from tdc_calibration.readers import Preprocessing, Reader, input_spec, open_data
+from tdc_calibration.readers import (
+    Preprocessing,
+    Reader,
+    input_spec,
+    open_data,
+    samples_sha256,
+)
 from tdc_calibration.readers.iterables import Source as FromPython
 from tdc_calibration.result import Calibration
 from tdc_calibration.sequential import MOST_SAMPLES, SequentialChoice
@@ -88,7 +94,9 @@ def calibrated(
     if file is not None:
         _check_file(file, calibration, inputs)
         assert inputs is not None
-        return _data_aware(source, read_calibration(file, source), inputs, backend)
+        saved = read_calibration(file, source)
+        _check_unseen(source, inputs, saved.data_sha256, str(file))
+        return _data_aware(source, saved, inputs, backend)
     reader = open_data(
         calibration.path or calibration.data,  # type: ignore[arg-type]  # a path or what is none
         input_spec(source),
@@ -96,6 +104,8 @@ def calibrated(
         labels=calibration.labels,
         most=calibration.samples,
     )
+    if inputs is not None and len(reader) == len(inputs):
+        _check_unseen(source, inputs, reader.sha256, reader.where)
     seen, samples = _roles(reader, inputs)
     if not calibration.data_aware:
         return Calibrated(source, samples, None)
@@ -115,6 +125,16 @@ def _check_file(file: Path, calibration: CalibrationData, inputs: Samples | None
         raise TdcError(
             f"how data are read or used, for {file}, which holds statistics",
             expected="nothing of the kind: statistics decompose the layers, as they are",
+        )
+
+
+def _check_unseen(source: Source, inputs: Samples, data_sha256: str, where: str) -> None:
+    """Raise TdcError if the inputs are the very samples that calibrate: they would verify nothing."""
+    if samples_sha256(inputs, input_spec(source)) == data_sha256:
+        raise TdcError(
+            f"inputs to verify on that are the samples of {where}",
+            expected="samples to verify on that calibration does not see",
+            fix="give others as --inputs, or the data as --calib alone: every other sample then verifies",
         )
 
 

@@ -56,7 +56,9 @@ def make_session(
     name = model if isinstance(model, Path) else "the model"
     with onnxruntime_errors(f"ONNX Runtime cannot load {name}"):
         session = onnxruntime.InferenceSession(content, options, providers=[PROVIDER])
-    return session  # noqa: RET504  # for mypy, the context might swallow an error
+    # Kept to make the session again for another provider: as much again as the weights.
+    session._model_bytes = None
+    return session  # for mypy, the context might swallow an error
 
 
 @contextmanager

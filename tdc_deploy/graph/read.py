@@ -128,16 +128,16 @@ def fold(network: Network) -> Network:
     onnxscript's optimiser is the one that finds the BatchNorm of both of torch's exporters.
     """
     drop_absent_biases(network.graph)
-    folded = _optimised(model_of(network)) or network
+    folded = _optimised(network) or network
     folded.graph.cleanup().toposort()
     canonicalise(folded.graph)
     return folded
 
 
-def _optimised(proto: onnx.ModelProto) -> Network | None:
-    """The model after onnxscript's optimiser; None where that breaks: no reason to refuse a model."""
+def _optimised(network: Network) -> Network | None:
+    """The network after onnxscript's optimiser; None where that breaks: no reason to refuse a model."""
     try:
-        model = onnx_ir.from_proto(proto)
+        model = onnx_ir.from_proto(model_of(network))
         onnxscript.optimizer.optimize(model)
         if pending := _weight_arithmetic(model):
             # Behind them may be a BatchNorm again.
@@ -145,13 +145,14 @@ def _optimised(proto: onnx.ModelProto) -> Network | None:
                 model, should_fold=lambda node: True if id(node) in pending else None
             )
             onnxscript.optimizer.optimize(model)
-        folded = network_of(onnx_ir.to_proto(model))
+        made = onnx_ir.to_proto(model)
+        # onnxscript's rules remember the last model that they matched, and would keep its weights alive,
+        # which `made` has copies of.
+        for value in model.graph.initializers.values():
+            value.const_value = None
+        return network_of(made)
     except Exception:
         return None
-    # onnxscript's rules remember the last model that they matched, and would keep its weights alive.
-    for value in model.graph.initializers.values():
-        value.const_value = None
-    return folded
 
 
 def _weight_arithmetic(model: onnx_ir.Model) -> set[int]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tdc_calibration import histograms
-from tdc_calibration.histograms import BINS, activation_names, collect
+from tdc_calibration.histograms import BINS, _counts, activation_names, collect
 
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.errors import TdcError
@@ -71,3 +71,14 @@ def test_a_network_that_diverges_is_refused(made: Network) -> None:
     node.inputs[1].values = np.full_like(values, 3e38)
     with pytest.raises(TdcError, match=r"is (inf|nan|-inf) on the calibration data"):
         collect(made, activation_names(made), samples(), OnnxRuntimeBackend(1))
+
+
+@pytest.mark.parametrize("largest", [1e-44, 1e-36, 1e-34, 3e38])
+@pytest.mark.parametrize("least", [0.0, -1.0])
+def test_ranges_at_the_ends_of_float32(largest: float, least: float) -> None:
+    values = np.array([least, 0, 0.5, 1], np.float32) * np.float32(largest)
+    low, high = float(values.min()), float(values.max())
+    found = _counts(values, low, high)
+    np.testing.assert_array_equal(
+        found, np.histogram(values.astype(np.float64), BINS, (low, high))[0]
+    )

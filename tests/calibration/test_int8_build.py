@@ -13,7 +13,7 @@ from tdc_calibration.int8 import computed_in
 from tdc_calibration.readback import operators_run, weighted_counts
 
 from tdc_deploy.errors import TdcError
-from tests.builders import LAYERS, chain_cnn, images, linear_model, small_cnn
+from tests.builders import LAYERS, chain_cnn, float_value, images, linear_model, small_cnn
 from tests.building.jobs import ROUGH, Job, assert_source_was_shipped, job_of, run, sidecar_of
 from tests.fakes import FakeTime
 
@@ -183,6 +183,28 @@ def test_a_limit_of_accuracy_holds_in_float32_too(tmp_path: Path, fake_time: Fak
     artifact = job.build(plan=ROUGH, max_error=10.0, max_accuracy_drop=0.0)
     assert_source_was_shipped(job, artifact)
     assert "the accuracy drops by" in artifact.reason
+
+
+@pytest.mark.parametrize(
+    ("labels", "logits", "message"),
+    [
+        (np.arange(COUNT) % 10 + 1, True, "labels from 1 to 10\\n.*0 to 9"),
+        (np.arange(COUNT) % 10 - 1, True, "labels from -1 to 8"),
+        (np.arange(COUNT) % 10, False, r"outputs of \(1, 48, 24, 24\)\n.*class scores"),
+    ],
+)
+def test_a_limit_of_accuracy_that_cannot_be_measured_is_refused(
+    tmp_path: Path, fake_time: FakeTime, labels: Any, logits: bool, message: str
+) -> None:
+    model = small_cnn()
+    if not logits:
+        del model.graph.output[:]
+        model.graph.output.append(float_value("conv3.out", (1, 48, 24, 24)))
+    job = job_of(tmp_path, model, image=images(COUNT), labels=labels)
+    with pytest.raises(TdcError, match=message):
+        job.build(plan=ROUGH, max_error=10.0, max_accuracy_drop=1.0)
+    assert fake_time.compared == 0
+    assert job.written() == []
 
 
 def test_a_given_plan_is_built_in_both(job: Job) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tdc_calibration.readers import InputSpec, Reader, open_data
+from tdc_calibration.readers import InputSpec, Reader, open_data, samples_sha256
 
 from tdc_deploy.errors import TdcError
 
@@ -103,6 +103,18 @@ def test_all_kinds_give_the_same(kind: Callable[[Path], Any], tmp_path: Path) ->
     assert reader.sha256 == open_data([images()], spec(3)).sha256
 
 
+def test_samples_have_the_digest_of_their_reader(tmp_path: Path) -> None:
+    for data in (stored(tmp_path), pairs(tmp_path)):
+        reader = open_data(data, spec())
+        assert samples_sha256(reader.samples(), spec(1)) == reader.sha256
+
+
+def test_a_single_array_is_no_data_set(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", images())
+    with pytest.raises(TdcError, match=r"single \.npy array"):
+        open_data(tmp_path / "x.npy", spec())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_some_of_them(kind: Callable[[Path], Any], tmp_path: Path) -> None:
     data = kind(tmp_path)
@@ -118,6 +130,10 @@ def test_some_of_them(kind: Callable[[Path], Any], tmp_path: Path) -> None:
     assert (len(samples), samples.batch) == (9, 4)
     assert samples.labels is not None
     assert open_data(data, spec()).samples(8).arrays["x"].shape == (8, 3, 6, 5)
+    # Nothing but what the reader gives, if that is less than all.
+    nine = open_data(data, spec(), most=9)
+    chosen = {image.tobytes() for image in read(nine)}
+    assert {image.tobytes() for image in nine.samples(8).arrays["x"]} < chosen
     with pytest.raises(TdcError, match="holds 3 samples"):
         few.samples()
 

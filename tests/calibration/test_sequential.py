@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -115,6 +117,27 @@ def convolved(
     model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
     with BACKEND.runner(model) as runner:
         return np.asarray(runner.infer({"x": x})["y"])
+
+
+def test_joint_moments_of_a_float16_model_are_summed_in_float32(tmp_path: Path) -> None:
+    """Squares of its activations are beyond float16."""
+    model = network()
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32:
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    source = read_source(save_model(model, tmp_path / "half.onnx"))
+    array = 100 * images(2, size=12)
+    half = Samples({"image": array.astype(np.float16)}, 1)
+    layer = source.plannable["conv1"]
+    joint = joint_moments(source.network, source.network, layer, half, BACKEND)
+    x = patches(half.arrays["image"].astype(np.float32), layer)
+    own = np.cov(x.T, bias=True)
+    ridge = SHRINKAGE * own.trace() / len(x) * np.eye(len(own))
+    assert own.max() > np.finfo(np.float16).max / len(x)
+    assert np.abs(joint.own - own - ridge).max() <= TOLERANCE * own.max()
 
 
 def test_joint_moments_and_the_best_kernel_by_least_squares(source: Source) -> None:

@@ -231,6 +231,25 @@ def test_statistics_of_a_file_that_cannot_serve(model: Path, tmp_path: Path) -> 
         stage(other, file, inputs)
 
 
+@pytest.mark.parametrize("data_aware", [True, False])
+def test_the_same_samples_cannot_verify_wherever_they_are(
+    model: Path, tmp_path: Path, data_aware: bool
+) -> None:
+    """Statistics of the inputs, a copy of them, or the same from Python."""
+    source, data = read_source(model), pictures(20)
+    inputs = samples_of(data.copy())
+    file = tmp_path / "model.stats"
+    calibrate(source, data, file)
+    copy = save_npz(tmp_path / "copy.npz", image=data)
+    others = [copy, lambda: iter(data)]
+    for given in [file, *others] if data_aware else others:
+        with pytest.raises(TdcError, match="that calibration does not see"):
+            stage(source, given, inputs, data_aware=data_aware)
+    one = data.copy()
+    one[19, 0, 0, 0] += 1
+    assert stage(source, copy, samples_of(one), data_aware=data_aware).samples is not None
+
+
 def test_at_most_so_many_samples(model: Path) -> None:
     found = stage(read_source(model), lambda: iter(pictures(40)), samples=20)
     assert [len(samples) for samples in found.samples.split()] == [10, 10]

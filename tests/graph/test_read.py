@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -440,3 +443,46 @@ def test_files_sha256(tmp_path: Path) -> None:
     # The digest that FIPS 180-2 gives for this message.
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert files_sha256([path]) == expected
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from tdc_deploy.graph.read import read_network
+from tdc_deploy.memory import return_large_blocks
+
+return_large_blocks()
+peaks = []
+for path in sys.argv[1:]:
+    read_network(Path(path))
+    # Unlike getrusage's, not that of the process which forked this one.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peaks.append(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")))
+print(peaks[1] - peaks[0])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="elsewhere memory is not given back")
+def test_reading_holds_few_copies_of_the_weights(tmp_path: Path) -> None:
+    """At its end: the graph's, the optimised model's, and those that are read from it, in pieces."""
+    paths = []
+    count, size = 8, 2**11
+    for name, layers in (("small", 1), ("large", 1 + count)):
+        nodes = [
+            helper.make_node("MatMul", [f"x{i}", f"w{i}"], [f"x{i + 1}"]) for i in range(layers)
+        ]
+        ends = (
+            helper.make_tensor_value_info(end, FLOAT, [1, size]) for end in ("x0", f"x{layers}")
+        )
+        weights = [
+            numpy_helper.from_array(np.full((size, size), i, np.float32), f"w{i}")
+            for i in range(layers)
+        ]
+        graph = helper.make_graph(nodes, name, [next(ends)], [next(ends)], weights)
+        opset = helper.make_opsetid("", 17)
+        model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
+        paths.append(str(save(model, tmp_path / f"{name}.onnx")))
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, *paths], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) * 1024 <= 3.6 * count * size * size * 4

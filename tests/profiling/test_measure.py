@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tdc_deploy.backends.onnxruntime import make_session
 from tdc_deploy.profiling.measure import (
     BLOCKS,
     FEWEST_PAIRS,
@@ -19,6 +21,7 @@ from tdc_deploy.profiling.measure import (
     timing_of,
 )
 from tdc_deploy.types import Ratio
+from tests.builders import small_cnn
 
 FEEDS = {"x": np.zeros(1, np.float32)}
 
@@ -284,3 +287,11 @@ def test_fresh_sessions_take_turns_in_being_made_first() -> None:
     assert abs(ratio.value - 0.5) <= 1e-12
     assert (ratio.before.median, ratio.after.median) == (4.0, 2.0)
     assert made[:4] == ["after", "before", "before", "after"]
+
+
+def test_a_session_does_not_keep_what_it_was_made_of() -> None:
+    content = small_cnn().SerializeToString()
+    before = sys.getrefcount(content)
+    session = make_session(content, threads=1)
+    assert session.get_inputs()
+    assert sys.getrefcount(content) == before

@@ -78,6 +78,12 @@ def _rows(
         raise TdcError(f"no data at {path}", expected=EXPECTED)
     if not path.is_dir():
         _check_arrays(path, preprocessing)
+        if path.suffix == ".npy":
+            raise TdcError(
+                f"{path} is a single .npy array",
+                expected=EXPECTED,
+                fix="give a folder with it in it, or save it by numpy.savez",
+            )
         return npz_rows(path, spec), None
     files, classes = image_files(path)
     if not files:

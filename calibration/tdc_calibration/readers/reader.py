@@ -57,7 +57,7 @@ class Reader:
         self._most = most
         self._wanted: NDArray[np.int64] | None = None
         if most is not None and rows.count is not None and most < rows.count:
-            self._wanted = np.linspace(0, rows.count - 1, most).round().astype(np.int64)
+            self._wanted = _spread(rows.count, most)
         self._seen: tuple[int, NDArray[np.int64] | None, str] | None = None
 
     @property
@@ -147,13 +147,22 @@ class Reader:
         Raises:
             TdcError: as `batches`, or there are fewer than verification needs.
         """
-        few = self if self._most is not None and self._most <= most else self.limited(most)
+        few = self._fewer(most)
         parts: dict[str, list[NDArray[Any]]] = {name: [] for name in self.spec.shapes}
         for feeds, count in few.batches():
             for name, array in feeds.items():
                 parts[name].append(array[:count])
         arrays = {name: np.concatenate(batches) for name, batches in parts.items()}
         return at_least_eight(Samples(arrays, self.spec.batch, few.labels), self.where)
+
+    def _fewer(self, most: int) -> Reader:
+        """At most that many of those that this reader gives; `limited` takes them of the whole set."""
+        if self._most is not None and self._most <= most:
+            return self
+        few = self.limited(most)
+        if self._wanted is not None:
+            few._wanted = self._wanted[_spread(len(self._wanted), most)]
+        return few
 
     def _limited_rows(self) -> Iterator[Row]:
         rows = self._rows.read(self._wanted)
@@ -223,6 +232,19 @@ class EveryOther:
         for number, row in enumerate(self._rows.read(None)):
             if number % 2 == self._odd:
                 yield row
+
+
+def samples_sha256(samples: Samples, spec: InputSpec) -> str:
+    """What `Reader.sha256` is of the same samples."""
+    digest = _Digest(spec)
+    for row in range(len(samples)):
+        digest.add(samples.arrays, row)
+    return digest.hexdigest()
+
+
+def _spread(count: int, most: int) -> NDArray[np.int64]:
+    numbers: NDArray[np.int64] = np.linspace(0, count - 1, most).round().astype(np.int64)
+    return numbers
 
 
 class _Digest:
