@@ -2,16 +2,18 @@
 
     python -m benchmarks.large_model FOLDER --gib 2.2
 
-The network is VGG-11's convolutions (Simonyan and Zisserman, ICLR 2015) and two fully connected layers that
-are as wide as it takes, stored as external data. `tdc-deploy build` applies a plan of half the ranks to it,
-in a process of its own whose peak memory is taken; then the artifact runs in ONNX Runtime, and its error to
-the source is held against the one that the build measured. Needs twice --gib of disk, several times that of
-memory, and no torch.
+The network is VGG-11's convolutions and its three fully connected layers (Simonyan and Zisserman, ICLR
+2015), these as wide as it takes, stored as external data. `tdc-deploy build` applies a plan of half the
+ranks to it, in a process of its own whose peak memory is taken; then the artifact runs in ONNX Runtime,
+and its error to the source is held against the one that the build measured. Needs twice --gib of disk,
+seven times that of memory, and no torch.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +109,19 @@ def write_network(path: Path, gib: float) -> int:
         value = target
     nodes.append(helper.make_node("Flatten", [value], ["flat"]))
     flat = channels * POOLED**2
-    hidden = round(gib * GIB / 4 / (flat + CLASSES))
-    weights["fc1.weight"] = _linear(rng, hidden, flat)
-    weights["fc2.weight"] = _linear(rng, CLASSES, hidden)
-    nodes.append(helper.make_node("Gemm", ["flat", "fc1.weight"], ["h"], "fc1", transB=1))
-    nodes.append(helper.make_node("Relu", ["h"], ["hidden"]))
-    nodes.append(helper.make_node("Gemm", ["hidden", "fc2.weight"], ["logits"], "fc2", transB=1))
+    ends, total = flat + CLASSES, gib * GIB / 4
+    hidden = round((math.sqrt(ends**2 + 4 * total) - ends) / 2)  # hidden · (hidden + ends) = total
+    widths = (flat, hidden, hidden, CLASSES)
+    value = "flat"
+    for i, (before, after) in enumerate(pairwise(widths), 1):
+        weights[f"fc{i}.weight"] = _linear(rng, after, before)
+        target = "logits" if i == len(widths) - 1 else f"fc{i}"
+        operands = [value, f"fc{i}.weight"]
+        nodes.append(helper.make_node("Gemm", operands, [target], target, transB=1))
+        value = target
+        if target != "logits":
+            value = f"hidden{i}"
+            nodes.append(helper.make_node("Relu", [target], [value]))
     return _save(path, nodes, weights)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tdc_deploy import api
+from tdc_deploy.errors import TdcError
 from tdc_deploy.inspection import inspect_model
 from tdc_deploy.plan_file import LayerChoice, Plan
 from tdc_deploy.progress import silent
@@ -486,24 +487,39 @@ def test_a_kernel_that_layers_share_is_stored_once(
     assert (tmp_path / "again.onnx").stat().st_size <= artifact.path.stat().st_size
 
 
+def test_a_weight_that_is_larger_than_a_message(tmp_path: Path) -> None:
+    model, rows = residual(), 2**29 // 128
+    table = model.graph.initializer.add(name="table", data_type=FLOAT, dims=[rows, 128])
+    table.data_location = TensorProto.EXTERNAL
+    table.external_data.add(key="location", value="table.data")
+    (tmp_path / "table.data").touch()
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    with pytest.raises(TdcError, match=r"(?s)'table'.*less than 2 GiB in one weight"):
+        read_source(tmp_path / "model.onnx")
+
+
 @pytest.mark.slow
 def test_a_model_of_more_than_two_gigabytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A table of zeros that one row is read of: a hole on the disk, but MEMORY in memory."""
-    model, rows = residual(), 2**29 // 128 * 9 // 8
-    table = model.graph.initializer.add(name="table", data_type=FLOAT, dims=[rows, 128])
-    table.data_location = TensorProto.EXTERNAL
-    for key, value in {"location": "table.data", "length": str(rows * 512)}.items():
-        table.external_data.add(key=key, value=value)
-    with (tmp_path / "table.data").open("wb") as file:
-        file.truncate(rows * 512)
+    """Two tables of zeros that one row is read of: holes on the disk, but MEMORY in memory."""
+    model, rows = residual(), 2**29 // 128 * 9 // 16
+    for number, name in enumerate(("table", "other")):  # equal ones would become one
+        table = model.graph.initializer.add(name=name, data_type=FLOAT, dims=[rows, 128])
+        table.data_location = TensorProto.EXTERNAL
+        for key, value in {"location": f"{name}.data", "length": str(rows * 512)}.items():
+            table.external_data.add(key=key, value=value)
+        with (tmp_path / f"{name}.data").open("wb") as file:
+            file.seek(rows * 512 - 4)
+            file.write(np.float32(number).tobytes())
     model.graph.initializer.append(numpy_helper.from_array(np.array([7]), "row"))
     model.graph.initializer.append(numpy_helper.from_array(np.array([0, 1]), "axes"))
     last = model.graph.output[0].name
     model.graph.node.extend(
         [
-            helper.make_node("Gather", ["table", "row"], ["values"], "gather"),
+            helper.make_node("Gather", ["table", "row"], ["one"], "gather"),
+            helper.make_node("Gather", ["other", "row"], ["two"], "gather2"),
+            helper.make_node("Add", ["one", "two"], ["values"], "both"),
             helper.make_node("ReduceSum", ["values"], ["sum"], "sum", keepdims=0),
             helper.make_node("Add", [last, "sum"], ["y"], "shift"),
         ]

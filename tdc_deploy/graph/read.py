@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.convs import canonicalise, drop_absent_biases
 from tdc_deploy.graph.fuse import unfuse
+from tdc_deploy.graph.large import MAX_INLINE_BYTES
 from tdc_deploy.graph.network import Network, model_of, network_of
 from tdc_deploy.graph.understand import understanding
 
@@ -45,7 +46,7 @@ def load_checked(path: Path) -> onnx.ModelProto:
         raise TdcError(f"no model file at {path}", fix="check the path")
     try:
         model = onnx.load(str(path), format="protobuf", load_external_data=False)
-        _check_lengths(model)
+        _check_external(path, model)
         onnx.load_external_data_for_model(model, str(path.parent))
     except DecodeError as error:
         raise TdcError(
@@ -72,16 +73,26 @@ def load_checked(path: Path) -> onnx.ModelProto:
     return model
 
 
-def _check_lengths(model: onnx.ModelProto) -> None:
-    """Raise ValueError if a tensor's external data is said to be of another length than it needs."""
+def _check_external(path: Path, model: onnx.ModelProto) -> None:
+    """Raise ValueError if a tensor's external data is said to be of another length than it needs.
+
+    Raises:
+        TdcError: one tensor is larger than a protobuf message, of which many may be.
+    """
     for tensor in _tensors(model.graph):
-        lengths = [entry.value for entry in tensor.external_data if entry.key == "length"]
-        if tensor.data_location != onnx.TensorProto.EXTERNAL or not lengths:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         itemsize = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
         needed = math.prod(tensor.dims) * itemsize
+        if needed > MAX_INLINE_BYTES:
+            raise TdcError(
+                f"the weight {tensor.name!r} of {path} is {list(tensor.dims)}",
+                expected="less than 2 GiB in one weight; all together may be more",
+                fix="split the layer in two",
+            )
+        lengths = [entry.value for entry in tensor.external_data if entry.key == "length"]
         # Types of less than a byte are packed.
-        if int(lengths[0]) != needed and itemsize > 1:
+        if lengths and int(lengths[0]) != needed and itemsize > 1:
             raise ValueError(
                 f"{tensor.name!r} has {lengths[0]} bytes of external data and needs {needed}"
             )
