@@ -92,7 +92,12 @@ class NumpyOnnxrtRunner(OnnxrtRunner):  # type: ignore[misc]  # Polygraphy has n
         with onnxruntime_errors("the model cannot be run on these inputs"):
             values = self.sess.run(None, feed_dict)
         self.inference_time = time.perf_counter() - start
-        return {node.name: v for node, v in zip(self.sess.get_outputs(), values, strict=True)}
+        names = [node.name for node in self.sess.get_outputs()]
+        # ONNX Runtime 1.23 hands out an input's own memory, which may be gone before the output is.
+        return {
+            name: np.array(value) if name in feed_dict else value
+            for name, value in zip(names, values, strict=True)
+        }
 
 
 @dataclass(frozen=True)
