@@ -543,5 +543,6 @@ def test_a_model_of_more_than_two_gigabytes(
     assert artifact.decision == "compressed"
     (data,) = tmp_path.glob("out.onnx.*.data")
     assert data.stat().st_size > 2**31
-    (before,), (after,) = (outputs(p, given).values() for p in (source.path, artifact.path))
+    one = {name: array[:1] for name, array in given.items()}
+    (before,), (after,) = (outputs(p, one).values() for p in (source.path, artifact.path))
     assert relative(after, before) <= EXACT
