@@ -18,7 +18,7 @@ MODULES = sorted(
 # Each module is imported as if it were the first of the package, so that cycles show too. The finder
 # makes the blocked packages look as if they were not installed.
 IMPORT_EACH = """
-import importlib, sys
+import importlib, importlib.util, sys
 
 BLOCKED = {"torch", "tensorrt", "pycuda", "cuda", "tdc_train", "matplotlib", "PIL"}
 if sys.argv[1].startswith("tdc_deploy"):
@@ -30,6 +30,8 @@ class Blocked:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Blocked())
+asked = importlib.util.find_spec  # who only asks is told that it is not there
+importlib.util.find_spec = lambda name, *of: None if name.split(".")[0] in BLOCKED else asked(name, *of)
 for module in sys.argv[1:]:
     for loaded in [name for name in sys.modules if name.split(".")[0] == "tdc_deploy"]:
         del sys.modules[loaded]
