@@ -62,11 +62,11 @@ class UniformLevels(ConstraintSet):
         values, indices = member.numel() * self.bits, 0
         if self.keep_zeros:
             values, indices = sparse_bits(member != 0, self.bits)
-        scales = (len(member) if self.scope == "channel" else 1) * FLOAT_BITS
+        scales = len(rows_of(member, self.scope)) * FLOAT_BITS
         return footprint_of(member, value_bits=values, index_bits=indices, shared_bits=scales)
 
     def _nearest(self, weight: Tensor) -> Tensor:
-        rows = weight.flatten(1) if self.scope == "channel" else weight.reshape(1, -1)
+        rows = rows_of(weight, self.scope)
         return nearest_levels(rows, 2 ** (self.bits - 1) - 1, least=int(self.keep_zeros))
 
 
@@ -94,7 +94,7 @@ class PowersOfTwo(ConstraintSet):
 
     def footprint(self, member: Tensor) -> Footprint:
         """Of all weights."""
-        windows = len(member) if self.scope == "channel" else 1
+        windows = len(rows_of(member, self.scope))
         return footprint_of(
             member,
             value_bits=member.numel() * self.bits,
@@ -103,7 +103,7 @@ class PowersOfTwo(ConstraintSet):
         )
 
     def _nearest(self, weight: Tensor) -> Tensor:
-        rows = weight.flatten(1) if self.scope == "channel" else weight.reshape(1, -1)
+        rows = rows_of(weight, self.scope)
         top = torch.frexp(rows.abs().amax(1, keepdim=True)).exponent
         best = self._within(rows, top)
         error = (rows - best).square().sum(1, keepdim=True)
@@ -126,3 +126,8 @@ class PowersOfTwo(ConstraintSet):
         return torch.where(
             rows.abs() < torch.ldexp(torch.ones_like(rows), least - 1), 0.0, rows.sign() * power
         )
+
+
+def rows_of(weight: Tensor, scope: str) -> Tensor:
+    """The weight [groups, values] by what shares a scale: each output channel, or the whole layer."""
+    return weight.flatten(1) if scope == "channel" else weight.reshape(1, -1)

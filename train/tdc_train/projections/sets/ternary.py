@@ -17,7 +17,7 @@ from tdc_train.projections.sets.base import (
     check_whole,
     footprint_of,
 )
-from tdc_train.projections.sets.levels import SCOPES
+from tdc_train.projections.sets.levels import SCOPES, rows_of
 from tdc_train.projections.sets.scales import nearest_levels
 
 TERNARY_BITS = 2
@@ -50,7 +50,7 @@ class Ternary(ConstraintSet):
 
     def footprint(self, member: Tensor) -> Footprint:
         """Of all weights."""
-        scales = len(member) if self.scope == "channel" else 1
+        scales = len(rows_of(member, self.scope))
         return footprint_of(
             member,
             value_bits=member.numel() * TERNARY_BITS,
@@ -59,7 +59,7 @@ class Ternary(ConstraintSet):
         )
 
     def _nearest(self, weight: Tensor) -> Tensor:
-        return nearest_levels(_rows(weight, self.scope), 1)
+        return nearest_levels(rows_of(weight, self.scope), 1)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class TernarySum(ConstraintSet):
 
     def footprint(self, member: Tensor) -> Footprint:
         """Of all terms."""
-        scales = len(member) if self.scope == "channel" else 1
+        scales = len(rows_of(member, self.scope))
         return footprint_of(
             member,
             value_bits=member.numel() * TERNARY_BITS * self.terms,
@@ -97,7 +97,7 @@ class TernarySum(ConstraintSet):
         )
 
     def _nearest(self, weight: Tensor) -> Tensor:
-        rows = _rows(weight, self.scope)
+        rows = rows_of(weight, self.scope)
         signs = _combinations(self.terms).to(rows)
         best, scales = self._greedy(rows)
         error = (rows - best).square().sum(1)
@@ -145,7 +145,3 @@ class TernarySum(ConstraintSet):
 def _combinations(terms: int) -> Tensor:
     """All [3^terms, terms] of −1, 0, 1."""
     return torch.tensor(list(itertools.product((-1.0, 0.0, 1.0), repeat=terms)))
-
-
-def _rows(weight: Tensor, scope: str) -> Tensor:
-    return weight.flatten(1) if scope == "channel" else weight.reshape(1, -1)
