@@ -155,6 +155,7 @@ def training(kind: str, epochs: int) -> dict[str, Any]:
         "kind": kind,
         "epochs": epochs,
         "batch": BATCH,
+        "amp": True,
         "optimizer": {"name": "sgd", "lr": 0.02, "nesterov": True, "weight_decay": 5e-4},
         "schedule": {"name": "cosine"},
     }
