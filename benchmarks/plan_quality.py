@@ -6,8 +6,10 @@
    timed against each other.
 2. Per network: the integer program (`milp`), the paper's rule (`tdc`), the same share of channels in every
    layer (`uniform`), and the ranks that lose a share of the kernel's energy (`energy`), each brought to the
-   time that the first takes; all are repaired, refined and verified alike. The drawn networks give the
-   error of their outputs; the trained ones, which only images of their test part verify, also the accuracy.
+   time that the first takes; and the integer program once more, on errors of outputs measured on other
+   images than weigh anything else here, with kernels decomposed for them (`milp-data`). All are repaired
+   (by the same images), refined and verified alike. The drawn networks give the error of their outputs; the
+   trained ones, which only images of their test part verify, also the accuracy.
 
 Every row is written to FOLDER as soon as it is measured, and one that is there is not measured again; the
 rows are joined in --out. Needs torch.
@@ -24,6 +26,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from tdc_calibration.calibration import calibrate
+
 from benchmarks.baselines import at_ratio, energy, uniform
 from benchmarks.networks.registry import NETWORKS
 from benchmarks.networks.subjects import BATCH, TRAINED, Subject, subject
@@ -33,7 +37,7 @@ from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.compress import Selection
 from tdc_deploy.errors import TdcError
 from tdc_deploy.evaluate import Evaluator
-from tdc_deploy.planner import Goal, make_plan
+from tdc_deploy.planner import Goal, SolverName, make_plan
 from tdc_deploy.profiling.measure import FINAL, compare_fresh
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.progress import silent
@@ -42,7 +46,8 @@ from tdc_deploy.source import read_source
 from tdc_deploy.types import Ratio
 
 RESULTS = Path(__file__).parent / "results" / "plan_quality.json"
-SOLVERS = ("milp", "tdc", "uniform", "energy")
+DATA_AWARE = "milp-data"
+SOLVERS = ("milp", "tdc", "uniform", "energy", DATA_AWARE)
 TABLE_NETWORK = "resnet18"
 TABLE_KINDS = ("table", "same-error", "same-time")
 
@@ -90,17 +95,20 @@ def _measure(folder: Path, name: str, threads: int, rows: Rows) -> None:
         found = subject(folder / "models", name)
         # That of `onnxruntime_networks` too: run in its folder, this measures no layer again.
         store = folder / f"{name}_b{BATCH}.sqlite3"
-        with opened(found, store, threads) as evaluation:
+        with opened(found, store, threads, data_aware=kind == DATA_AWARE) as evaluation:
             row = rows.keep(f"{name}/{kind}", measure(found, evaluation, rows))
         print(_shown(f"{name}/{kind}", row), flush=True)
         gc.collect()
 
 
 @contextmanager
-def opened(found: Subject, store: Path, threads: int) -> Iterator[Opened]:
+def opened(found: Subject, store: Path, threads: int, data_aware: bool = False) -> Iterator[Opened]:
     """What measures selections of a network, and the store that it uses."""
     source = read_source(found.model)
     samples = read_samples(found.inputs, input_types(source.network.graph), source.inputs)
+    if data_aware:
+        measured = calibrate(source, found.calibration, ranges=False, threads=threads)
+        source = source.with_statistics(measured.statistics)
     with Store(store) as measurements:
         evaluator = Evaluator(source, samples, OnnxRuntimeBackend(threads), measurements)
         yield evaluator, measurements
@@ -115,12 +123,13 @@ def _solver_row(found: Subject, evaluation: Opened, rows: Rows, *, solver: str) 
         assert first is not None
         target = first["planned_ratio"]
     start = time.perf_counter()
-    if solver in ("milp", "tdc"):
-        selection, row = _plan(evaluator, store, Goal(target, ANY_ERROR, solver))  # type: ignore[arg-type]
+    if solver in ("milp", "tdc", DATA_AWARE):
+        rule: SolverName = "tdc" if solver == "tdc" else "milp"
+        selection, row = _plan(evaluator, store, Goal(target, ANY_ERROR, rule))
     else:
-        rule = {"uniform": uniform, "energy": energy}[solver]
+        shares = {"uniform": uniform, "energy": energy}[solver]
         bisected = at_ratio(
-            partial(rule, evaluator.source), lambda s: evaluator.trial(s).ratio, target
+            partial(shares, evaluator.source), lambda s: evaluator.trial(s).ratio, target
         )
         selection = bisected.selection
         # Where no share of channels or energy takes that time, the row is not of equal time.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from tdc_train.recipe_file import recipe_from
 from tdc_train.training.assess import write_onnx
 from tdc_train.training.checkpoint import read_checkpoint
 
-from benchmarks.networks.registry import prepare
+from benchmarks.models import image_like
+from benchmarks.networks.registry import NETWORKS, prepare
+from tdc_deploy.files import write_whole
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 
@@ -26,17 +29,23 @@ BATCH = 1
 # So many images repair, and so many others verify.
 TRAINED_SAMPLES = 1000
 
+# Images to decompose for; of a trained network, of its training part.
+CALIBRATION = {"trained": 512, "drawn": 64}
+CALIBRATION_SEED = 8
+
 
 @dataclass(frozen=True)
 class Subject:
     """A network, its inputs (with labels if it is trained), and the share of time to plan for.
 
-    `paths` are its layers' module paths, None for a trained network, whose layers are named by them.
+    `calibration` are other images, without labels. `paths` are its layers' module paths, None for a
+    trained network, whose layers are named by them.
     """
 
     name: str
     model: Path
     inputs: Path
+    calibration: Path
     budget: float
     paths: Path | None = None
 
@@ -51,22 +60,35 @@ def subject(folder: Path, name: str) -> Subject:
     if name in TRAINED:
         return _trained(folder, name)
     files = prepare(folder, name, BATCH)
-    return Subject(name, files.model, files.inputs, DRAWN_BUDGET, files.paths)
+    calibration = folder / f"{name}.calibration.npz"
+    if not calibration.exists():
+        size = NETWORKS[name].size
+        _write_images(calibration, image_like(CALIBRATION["drawn"], 3, size, CALIBRATION_SEED))
+    return Subject(name, files.model, files.inputs, calibration, DRAWN_BUDGET, files.paths)
 
 
 def _trained(folder: Path, name: str) -> Subject:
     """Samples alternate: those of the validation part repair, those of the test part verify."""
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint, model = CHECKPOINTS / f"{name}.pt", folder / f"{name}.onnx"
-    inputs = folder / f"{name}.npz"
-    if not model.exists():
+    inputs, calibration = (folder / f"{name}{end}.npz" for end in ("", ".calibration"))
+    if not model.exists() or not calibration.exists():
         recipe = recipe_from(read_checkpoint(checkpoint).recipe, "the checkpoint")
         data = make_data(recipe.data.name, recipe.data.root, recipe.data.options)
         parts = [part.batch(torch.arange(TRAINED_SAMPLES)) for part in (data.val, data.test)]
         images, labels = (_alternating(*arrays) for arrays in zip(*parts, strict=True))
         np.savez(inputs, image=images, labels=labels)
+        seen, _ = data.train.batch(torch.arange(CALIBRATION["trained"]))
+        _write_images(calibration, seen.numpy())
         write_onnx(checkpoint, model)
-    return Subject(name, model, inputs, TRAINED[name])
+    return Subject(name, model, inputs, calibration, TRAINED[name])
+
+
+def _write_images(path: Path, images: np.ndarray[Any, Any]) -> None:
+    """Whole or not at all: what is there is taken for whole."""
+    content = BytesIO()
+    np.savez(content, image=images)
+    write_whole({path: content.getvalue()})
 
 
 def _alternating(first: torch.Tensor, second: torch.Tensor) -> Any:
