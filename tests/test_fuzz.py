@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tests.builders import chain_cnn
 from tests.helpers import Net, conv_net
 from tests.test_any_cnn import several, with_if, with_loop
 
-# As many as fill a minute between them; `derandomize` makes them the same ones each time.
+# The same examples each time; the last test has others each time.
 QUICK = settings(
     deadline=None,
     derandomize=True,
@@ -222,3 +223,49 @@ def test_plans_of_any_bytes(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "plan.json"
     path.write_bytes(content)
     check_plan(path)
+
+
+def read_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    check_read(path)
+
+
+def read_fields(path: Path, chosen: tuple[int, int]) -> None:
+    seed, which = chosen
+    model = onnx.ModelProto()
+    model.CopyFrom(SEEDS[which])
+    damage(model, random.Random(seed))
+    path.write_bytes(model.SerializeToString())
+    check_read(path)
+
+
+def read_plans(path: Path, value: object) -> None:
+    path.write_bytes(as_text(value))
+    check_plan(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("read", "values"),
+    [
+        (read_bytes, damaged_bytes()),
+        (read_fields, st.tuples(st.integers(0, 2**32 - 1), st.integers(0, len(SEEDS) - 1))),
+        (read_plans, PLANS | VALUES),
+    ],
+    ids=["bytes", "fields", "plans"],
+)
+def test_twenty_seconds_of_what_nobody_has_seen(
+    tmp_path: Path, read: Callable[[Path, Any], None], values: st.SearchStrategy[Any]
+) -> None:
+    start, done = time.monotonic(), 0
+
+    @settings(QUICK, max_examples=50, derandomize=False, print_blob=True)
+    @given(value=values)
+    def some(value: object) -> None:
+        nonlocal done
+        done += 1
+        read(tmp_path / "read", value)
+
+    while time.monotonic() - start < 20:
+        some()
+    assert done >= 100
