@@ -71,7 +71,7 @@ def run(network: str, ranks: str, seed: int) -> dict[str, Any]:
     subject = opened(NETWORKS[network], seed)
     measured = calibrate(subject.source, subject.reader, ranges=False, threads=1)
     source = subject.source.with_statistics(measured.statistics)
-    selection = RANKS[ranks](subject.source)
+    selection = RANKS[ranks](subject.source, source)
     dense = outputs(subject, source, None, {}, None)
     arms = dict(all_arms(subject, source, selection))
     labels = subject.test.labels

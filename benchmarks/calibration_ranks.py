@@ -18,7 +18,7 @@ STEP = 4
 MIN_CHANNELS = 8
 
 
-def half_ranks(source: Source) -> Selection:
+def half_ranks(source: Source, _: Source) -> Selection:
     """Half of the channels on both sides of every layer."""
     return {
         name: Candidate("tucker2", Ranks(layer.c_in // 2, layer.c_out // 2), "fused")
@@ -27,11 +27,21 @@ def half_ranks(source: Source) -> Selection:
     }
 
 
+def for_weights(source: Source, _: Source) -> Selection:
+    """Those that favour the plain decomposition: half of the MACs, the same loss of kernels' energy."""
+    return balanced(source)
+
+
+def for_data(_: Source, measured: Source) -> Selection:
+    """Those that data-aware planning would take: half of the MACs, the same loss of outputs' energy."""
+    return balanced(measured)
+
+
 def balanced(source: Source) -> Selection:
-    """The least loss of weight energy, equal in all layers, at which half of the MACs are left.
+    """The least loss of energy, equal in all layers, at which half of the MACs are left.
 
     Each layer gets the cheapest pair of ranks, multiples of 4, that loses no more, if it is cheaper than
-    the layer. Chosen by weight: the ranks favour the plain decomposition.
+    the layer. The energy is the kernels', or with statistics the outputs'.
     """
     low, high = 0.0, 1.0
     for _ in range(40):
@@ -43,7 +53,12 @@ def balanced(source: Source) -> Selection:
     return _within(source, high)
 
 
-RANKS = {"half the MACs": balanced, "half the ranks": half_ranks}
+RANKS = {
+    "half the MACs": for_weights,
+    "half the MACs for the data": for_data,
+    "half the ranks": half_ranks,
+}
+"""Each of a source, and of it with statistics of its inputs."""
 
 
 def macs_share(source: Source, selection: Selection) -> float:

@@ -117,6 +117,10 @@ def test_solvers_are_compared_at_equal_time(
         else:
             assert row["reached"] == (apart <= TOLERANCE)
         assert apart <= 0.2
+        there = row.get("milp_at_that_time")
+        assert (there is not None) == (apart > TOLERANCE)
+        if there is not None:
+            assert there["planned_ratio"] <= row["planned_ratio"]
     # Decomposed by the weights alone, it would be the same row.
     assert rows[f"resnet18/{plan_quality.DATA_AWARE}"]["error"] < rows["resnet18/milp"]["error"]
     table, error, time = (rows[f"resnet18/{kind}"] for kind in plan_quality.TABLE_KINDS)
