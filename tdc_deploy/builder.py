@@ -125,7 +125,7 @@ class Built:
     """A network that was built, with what was measured on it over all inputs, and its limits.
 
     `max_drop` is that of the accuracy, in percentage points. `details` go to the sidecar, `searches` found
-    the plan.
+    the plan. `fell_back`: another precision was asked for, and every layer stayed float32.
     """
 
     plan: Plan | None
@@ -139,6 +139,7 @@ class Built:
     details: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     searches: tuple[Search, ...] = ()
+    fell_back: bool = False
 
     @property
     def compressed(self) -> bool:
@@ -258,6 +259,9 @@ def _decide(built: Built) -> tuple[Decision, str]:
         f"{ratio.value:.3f} of the source's time "
         f"(95% interval {ratio.lower:.3f} to {ratio.upper:.3f})"
     )
+    if built.fell_back:
+        # Its time differs from float32's by noise alone.
+        return "source", "every layer stays float32, for the limits: it is a float32 network"
     changed = built.compressed or built.precision != "fp32"
     if not changed and not built.came_compressed:
         return "source", "nothing could be compressed within the limits"

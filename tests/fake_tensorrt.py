@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from tdc_deploy import api, engine_forms, engine_sidecar
+from tdc_deploy import engine_builds, engine_forms, engine_sidecar
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.backends.tensorrt import compatibility, machine
 from tdc_deploy.backends.tensorrt.engine import Engine
@@ -43,7 +43,7 @@ class FakeTensorRT:
         self.built: list[Prepared] = []
         self.loaded: list[Path] = []
         trt = SimpleNamespace(__version__="10.9.0.34")
-        patch.setattr(api, "check_engine_builds", lambda *_: None)
+        patch.setattr(engine_builds, "check_engine_builds", lambda *_: None)
         patch.setattr(machine, "tensorrt", lambda: trt)
         patch.setattr(machine, "this_device", lambda: find_device("A100"))
         patch.setattr(machine, "find_plugin", lambda *_: plugin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from tdc_calibration.ranges import RangeOf
 from tdc_calibration.readers import Preprocessing, Reader, input_spec, open_data
 from tdc_calibration.readers.iterables import Source as Iterables
 from tdc_calibration.result import Calibration
-from tdc_calibration.statistics_file import write_calibration
+from tdc_calibration.statistics_file import is_calibration, write_calibration
 from tdc_calibration.watch import PASS_BYTES, Observer, check_tensors, watch
 from tdc_deploy.errors import TdcError
 from tdc_deploy.files import check_distinct, check_writable
@@ -63,6 +64,7 @@ def calibrate(
     """
     if output is not None:
         check_writable(output)
+        _check_not_read(output, data, labels)
     source = model if isinstance(model, Source) else read_source(Path(model), shapes)
     if isinstance(data, Reader):
         reader = data if samples is None else data.limited(samples)
@@ -94,6 +96,18 @@ def calibrate(
     if output is not None:
         write_calibration(calibration, output)
     return calibration
+
+
+def _check_not_read(output: Path, data: object, labels: Path | None) -> None:
+    """Raise TdcError if the output is one of the data's files, before they are read."""
+    read = [] if labels is None else [Path(labels)]
+    if isinstance(data, (str, PathLike)):
+        folder = Path(data)
+        read.append(folder)
+        inside = folder.is_dir() and folder.resolve() in output.resolve().parents
+        if inside and output.is_file() and not is_calibration(output):
+            read.append(output)
+    check_distinct([output], read)
 
 
 def _accumulators(source: Source, max_patch: int) -> dict[str, Accumulator]:

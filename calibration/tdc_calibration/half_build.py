@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tdc_calibration.fallback import fall_back
+from tdc_calibration.half_choice import SAMPLES, exact_nodes
 from tdc_calibration.half_network import HalfNetwork
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.builder import Built, beyond
@@ -16,12 +16,6 @@ from tdc_deploy.planner import Goal
 from tdc_deploy.profiling.measure import FINAL
 from tdc_deploy.progress import Progress
 from tdc_deploy.samples import Samples
-
-# Ranges need few; each layer alone is run on all of these.
-SAMPLES = 32
-
-# A layer that alone moves the output by more than this share stays float32, whatever the limits.
-MOST_ERROR = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,18 +33,14 @@ class HalfBuild:
         del plan, as_it_came
         samples = self.calibration.spread(SAMPLES)
         half = HalfNetwork(network_of(own.model), samples, self.backend)
-        errors = self._errors(half)
-        costly = [layer for layer in half.layers if not errors[layer] <= MOST_ERROR]
 
         def holds(layers: Sequence[str]) -> bool:
-            comparison = self.evaluator.verify(half.model([*costly, *layers]))
+            comparison = self.evaluator.verify(half.model(layers))
             return not beyond(comparison, own.limit, self.goal.max_accuracy_drop)
 
-        free = [layer for layer in half.layers if layer not in costly]
-        kept = fall_back(free, errors.__getitem__, holds, self.progress) or []
-        model = half.model([*costly, *kept])
+        exact = exact_nodes(half, holds, self.progress)
+        model = half.model(exact)
         comparison, ratio = self.evaluator.compare(model, FINAL)
-        exact = [*half.overflowing, *costly, *kept]
         details = {"float_layers": exact, "calibration_samples": len(samples)}
         return [
             replace(
@@ -61,15 +51,9 @@ class HalfBuild:
                 ratio=ratio,
                 precision="fp16",
                 details=details,
+                fell_back=set(half.layers) <= set(exact),
             )
         ]
-
-    def _errors(self, half: HalfNetwork) -> dict[str, float]:
-        errors = {}
-        for done, layer in enumerate(half.layers):
-            self.progress("measuring what float16 costs each layer", done, len(half.layers))
-            errors[layer] = half.error_alone(layer)
-        return errors
 
 
 def _as_built(plan: Plan, exact: Sequence[str]) -> Plan:

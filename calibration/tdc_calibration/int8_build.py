@@ -170,6 +170,7 @@ class Int8Build:
             "int8",
             details,
             tuple(_warnings(len(self.calibration), counts, quantised, exact)),
+            fell_back=set(quantised.layers) <= set(exact),
         )
 
 

@@ -311,6 +311,24 @@ def test_what_is_read_is_not_overwritten(model: Path, tmp_path: Path) -> None:
         calibrate(model, tmp_path / "data.npz", tmp_path / "no" / "stats")
 
 
+def test_labels_and_files_of_a_folder_are_not_overwritten_either(
+    model: Path, tmp_path: Path
+) -> None:
+    """Before they are read: labels that do not fit must not hide it."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    np.save(folder / "x.npy", images())
+    labels = tmp_path / "labels.csv"
+    labels.write_text("x,0\n")
+    before = {path: path.read_bytes() for path in (folder / "x.npy", labels)}
+    for output in before:
+        with pytest.raises(TdcError, match="would be overwritten"):
+            calibrate(model, folder, output, labels=labels)
+    assert {path: path.read_bytes() for path in before} == before
+    for _ in range(2):  # what it wrote itself, it may write again
+        calibrate(model, folder, folder / "model.tdcstats")
+
+
 def test_a_calibration_without_ranges_can_be_written(model: Path, tmp_path: Path) -> None:
     found = replace(calibrate(model, [images()], ranges=False), moments={}, by_channel=())
     write_calibration(found, tmp_path / "stats")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from tdc_calibration.half_network import HalfNetwork
 
+from tdc_deploy import evaluate
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.samples import Samples
+from tdc_deploy.types import Ratio
 from tests.builders import images, small_cnn
 from tests.building.jobs import ROUGH, Job, job_of, sidecar_of
 from tests.fakes import FakeTime
@@ -120,3 +124,22 @@ def test_float16_that_is_faster_is_shipped(job: Job, monkeypatch: pytest.MonkeyP
     assert artifact.plan is not None
     assert {choice.candidate.precision for choice in artifact.plan.layers.values()} == {"fp16"}
     assert {value["dtype"] for value in sidecar_of(artifact)["inputs"]} == {"float32"}
+
+
+def test_a_network_whose_layers_all_stay_float32_is_the_float_network(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By noise it may seem faster."""
+    monkeypatch.setattr("tdc_calibration.half_choice.MOST_ERROR", -1.0)
+    measured, later = vars(evaluate)["compare_fresh"], itertools.count()
+
+    def faster_each_time(*arguments: Any) -> Ratio:
+        found, noise = measured(*arguments), 0.9 ** next(later)
+        return replace(found, value=noise * found.value, upper=noise * found.upper)
+
+    monkeypatch.setattr(evaluate, "compare_fresh", faster_each_time)
+    artifact = job.build(precision="fp16", plan=ROUGH, max_error=1.0)
+    forms = forms_of(artifact)
+    assert forms["tucker fp16"]["ratio"] < forms["tucker fp32"]["ratio"]
+    assert forms["tucker fp32"]["shipped"]
+    assert "every layer stays float32" in artifact.reason

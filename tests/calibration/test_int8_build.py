@@ -290,3 +290,15 @@ def test_calibration_data_calibrate_int8_and_decompose_its_layers(
     assert artifact.comparison.samples == COUNT  # all of the inputs verify
     assert artifact.plan is not None
     assert artifact.plan.statistics_sha256 is not None
+
+
+def test_a_network_whose_layers_all_fell_back_is_the_float_network(
+    job: Job, fake_time: FakeTime
+) -> None:
+    """By noise it may seem faster than what came in."""
+    fake_time.ratio = (0.9, 0.85, 0.95)
+    artifact = job.build(precision="int8", max_error=1e-6)
+    assert_source_was_shipped(job, artifact)
+    form = forms_of(artifact)["dense int8"]
+    assert set(form["float_layers"]) > {"conv1", "conv2", "conv3"}
+    assert "every layer stays float32, for the limits: it is a float32 network" in artifact.reason

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tdc_deploy import api
+from tdc_deploy import engine_builds
 from tdc_deploy.plan_file import read_plan
 from tdc_deploy.sidecar import read_sidecar
 from tests.cli.conftest import Run
@@ -67,7 +67,7 @@ def test_inspect_prints_the_sidecar_where_there_is_no_tensorrt(
 def test_a_plan_on_tensorrt(
     folder: Path, gpu: FakeGpu, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "check_engine_plans", lambda *_: None)
+    monkeypatch.setattr(engine_builds, "check_engine_plans", lambda *_: None)
     gpu.slowness_at = {32: 0.5, 48: 50.0}
     words = ["plan", folder / "model.onnx", "-o", folder / "made.json"]
     more = ["--inputs", folder / "inputs.npz", "--max-error", 5, "--backend", "tensorrt"]
