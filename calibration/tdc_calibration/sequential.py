@@ -40,6 +40,9 @@ Array = NDArray[np.float64]
 # times elements over patches: few patches say little but noise. On a trained VGG-16 whose last layers have
 # four patches of 1152 elements an image, 0.03, 0.3 and 3 left errors of 0.206, 0.200 and 0.200.
 SHRINKAGE = 0.3
+# At least this share of the mean square, means included: float32 activations whose values should be the same
+# differ by 1e-6 of them after some layers, and nothing is to be fitted to that.
+NOISE = 1e-12
 
 # So many patches for each of a patch's elements make a covariance that is good enough; more than these
 # samples are not looked at, fewer than those never.
@@ -159,6 +162,7 @@ def joint_moments(
     size = layer.c_in * layer.kernel[0] * layer.kernel[1]
     own, crossed = np.zeros((size, size)), np.zeros((size, size))
     sums, count = np.zeros((2, size)), 0
+    origin: tuple[NDArray[np.floating], ...] = ()
     with backend.runner(model_of(before)) as one, backend.runner(model_of(after)) as other:
         for feeds, rows in samples.batches():
             inputs = (
@@ -166,7 +170,10 @@ def joint_moments(
                 for runner, prefix in ((one, before), (other, after))
             )
             for x, y in zip(*(patch_rows(value, layer) for value in inputs), strict=True):
-                # Products in float32: their rounding is far below what the shrinkage leaves undecided.
+                # Products in float32, whose rounding is a share of what is multiplied: so of how far values lie
+                # from the first ones' mean, not from zero. A channel that never changes leaves zero.
+                origin = origin or (_mean(x), _mean(y))
+                x, y = x - origin[0], y - origin[1]  # noqa: PLW2901
                 own += y.T @ y
                 crossed += x.T @ y
                 sums += x.sum(0, np.float64), y.sum(0, np.float64)
@@ -174,8 +181,15 @@ def joint_moments(
     mean_x, mean_y = sums / count
     own = own / count - np.outer(mean_y, mean_y)
     crossed = crossed / count - np.outer(mean_x, mean_y)
-    shrinkage = SHRINKAGE * own.trace() / count * np.eye(size)
+    square = float(np.mean(own.diagonal() + (origin[1] + mean_y) ** 2))
+    ridge = max(SHRINKAGE * own.trace() / count, NOISE * square)
+    shrinkage = ridge * np.eye(size)
     return JointMoments((own + own.T) / 2 + shrinkage, crossed + shrinkage)
+
+
+def _mean(rows: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Of each column, in the rows' type; of equal numbers exactly that number."""
+    return rows.mean(0, dtype=np.float64).astype(rows.dtype)
 
 
 def _enough(layer: ConvLayer) -> int:

@@ -31,7 +31,14 @@ from tdc_deploy.statistics import LayerStatistics
 from tdc_deploy.tucker import Factors, reconstruct
 from tdc_deploy.types import Candidate, ConvLayer, Ranks
 from tdc_deploy.verify import compare_outputs, run_all
-from tests.builders import images, save_model, small_cnn
+from tests.builders import (
+    CLASSES,
+    _Graph,
+    decaying_kernel,
+    images,
+    save_model,
+    small_cnn,
+)
 from tests.moments import layer_inputs, measured, patches
 
 BACKEND = OnnxRuntimeBackend(1)
@@ -180,6 +187,75 @@ def test_inputs_without_any_variation_leave_the_kernel(source: Source) -> None:
     joint = joint_moments(source.network, source.network, layer, still, BACKEND)
     weight = kernel(source.convs["conv1"].node)
     np.testing.assert_array_equal(best_kernel(weight, joint), weight)
+
+
+def with_constant_channels(folder: Path, constant: int) -> Source:
+    """image → conv1 → Relu → conv2 (1x1) → conv3 → logits; conv1's first channels are those of a BatchNorm
+    whose γ is 0: β, far from zero, whatever the image.
+    """
+    g = _Graph(0, bias=True)
+    first = decaying_kernel(g.rng, 48, 32, 3, 0.2)
+    first[:constant] = 0
+    x = g.conv("conv1", "image", first)
+    bias = np.zeros(48, np.float32)
+    bias[:constant] = np.linspace(3.3, 30.1, constant)
+    g.weights[-1].CopyFrom(numpy_helper.from_array(bias, "conv1.bias"))
+    x = g.conv("conv2", g.node("Relu", [x], "relu1"), decaying_kernel(g.rng, 48, 48, 1, 0.2))
+    x = g.conv("conv3", g.node("Relu", [x], "relu2"), decaying_kernel(g.rng, 48, 48, 3, 0.2))
+    g.head(x, 48)
+    model = g.model({"image": [1, 32, 12, 12]}, {"logits": [1, CLASSES]})
+    plain = read_source(save_model(model, folder / "constant.onnx"))
+    return plain.with_statistics(measured(plain, samples_of(SEEN)))
+
+
+POINTWISE = {"conv2": Candidate("svd", Ranks(8, 8)), "conv3": SELECTION["conv3"]}
+
+
+def test_channels_that_never_change_before_a_1x1_convolution(tmp_path: Path) -> None:
+    """Their mean square is a hundred times the others' variance: of it, float32 must not be what is left."""
+    source = with_constant_channels(tmp_path, 8)
+    layer, samples = source.plannable["conv2"], samples_of(8)
+    joint = joint_moments(source.network, source.network, layer, samples, BACKEND)
+    x = patches(layer_inputs(source.network, ["conv2"], samples)["conv2"], layer)
+    own = np.cov(x.T, bias=True)
+    ridge = SHRINKAGE * own.trace() / len(x)
+    np.testing.assert_array_equal(own[:8], 0)
+    # Exactly: what is equal has no rounding.
+    np.testing.assert_allclose(joint.own[:8], ridge * np.eye(48)[:8], rtol=1e-5)
+    # 1152 float32 products a sum, each rounded by 6e-8.
+    assert np.abs(joint.own - own - ridge * np.eye(48)).max() <= 1e-5 * own.max()
+    # It dies of nothing, whatever it chooses.
+    SequentialChoice(samples_of(SEEN), BACKEND)(source, POINTWISE)
+    factors = sequential_factors(source, POINTWISE, samples, None, BACKEND)
+    assert list(factors) == list(POINTWISE)
+
+
+def test_where_no_channel_changes_the_best_kernel_is_the_layers_own(tmp_path: Path) -> None:
+    source = with_constant_channels(tmp_path, 48)
+    layer, weight = source.plannable["conv2"], kernel(source.convs["conv2"].node)
+    joint = joint_moments(source.network, source.network, layer, samples_of(4), BACKEND)
+    assert joint.own.diagonal().min() > 0
+    # A linear solve in float64, of a multiple of the identity.
+    np.testing.assert_allclose(best_kernel(weight, joint), weight, rtol=1e-9)
+    factors = sequential_factors(source, POINTWISE, samples_of(4), None, BACKEND)
+    assert all(np.isfinite(reconstruct(found)).all() for found in factors.values())
+
+
+def test_what_float32_rounds_is_not_fitted(tmp_path: Path) -> None:
+    """Noise of 1e-7 on constant channels, other noise behind the layers before: W* stays near W."""
+    source = with_constant_channels(tmp_path, 48)
+    noisy = source.network.copy()
+    kernels = {}
+    for number, network in enumerate((source.network.copy(), noisy)):
+        node = next(node for node in network.graph.nodes if node.name == "conv1")
+        noise = np.random.default_rng(0).standard_normal(node.inputs[1].values.shape)
+        noise *= 1e-7 * (10, 1)[number] / 3
+        node.inputs[1].values = noise.astype(np.float32)
+        kernels[number] = network
+    layer, weight = source.plannable["conv2"], kernel(source.convs["conv2"].node)
+    joint = joint_moments(kernels[0], kernels[1], layer, samples_of(8), BACKEND)
+    found = best_kernel(weight, joint)
+    assert np.linalg.norm(found - weight) <= 0.5 * np.linalg.norm(weight)
 
 
 def test_in_sequence_the_networks_output_is_closer(source: Source) -> None:

@@ -236,10 +236,41 @@ def test_levels_that_keep_zeros_are_the_nearest_of_all(seed: int) -> None:
     assert abs(distance(row, found) - nearest) <= EXACT
 
 
+def large_layer(kind: str) -> Any:
+    """512x512x3x3, more than any layer of ResNet-18 or VGG has."""
+    weight = kernel(512, 512, 3, 3, dtype=torch.float32)
+    if kind == "lognormal":
+        return weight.sign() * (1.5 * kernel(512, 512, 3, 3, seed=1)).exp().float()
+    weight[3, 5, 1, 1] = 60.0
+    return weight
+
+
+@pytest.mark.parametrize("kind", ["outlier", "lognormal"])
+@pytest.mark.parametrize("scope", ["layer", "channel"])
+def test_ternary_is_the_nearest_of_large_layers_too(scope: str, kind: str) -> None:
+    """For each number k of the largest that stay, the best scale leaves ‖w‖² − (Σ top-k)² / k."""
+    weight = large_layer(kind)
+    found = Ternary(scope)(weight)
+    rows = weight.double().reshape(1 if scope == "layer" else 512, -1)
+    members = found.double().reshape(rows.shape)
+    sums = rows.abs().sort(1, descending=True).values.cumsum(1)
+    gains = sums.square() / torch.arange(1, rows.shape[1] + 1, dtype=torch.float64)
+    nearest = rows.square().sum(1) - gains.amax(1)
+    left = (rows - members).square().sum(1)
+    # At the best scale, rounding it to float32 changes the error by the rounding's square.
+    assert bool((left <= nearest * (1 + ROUNDED)).all())
+    assert bool((left >= nearest * (1 - ROUNDED)).all())
+
+
+@pytest.mark.parametrize("outlier", [0.0, 60.0])
 @pytest.mark.parametrize("least", [0, 1])
-def test_alternation_comes_within_a_hundredth_of_the_best_scale(least: int) -> None:
-    sizes = kernel(8, 200).abs()
+def test_alternation_comes_within_a_hundredth_of_the_best_scale(
+    least: int, outlier: float
+) -> None:
+    sizes = kernel(8, 5000).abs()
     sizes[:, ::5] = 0.0
+    if outlier:
+        sizes[:, 3] = outlier
     ones = torch.ones_like(sizes)
     for top in (1, 3, 7):
         errors = []
