@@ -184,7 +184,9 @@ def fastest_scheme(source: Source, backend: OnnxRuntimeBackend, store: Store) ->
     largest = max(layers, key=lambda layer: dense_cost(layer).macs)
     times = {}
     for scheme in schemes:
-        profiler = LayerProfiler(int8_backend(backend, scheme), store, Int8Choices(scheme).model)
+        choices = Int8Choices(scheme)
+        on = int8_backend(backend, scheme)
+        profiler = LayerProfiler(on, store, choices.model, choices.revisions)
         times[scheme] = profiler.latency(largest, DENSE_INT8)
     return min(schemes, key=lambda scheme: times[scheme])
 
