@@ -125,6 +125,7 @@ def make_plan(
     dense_ms = evaluator.dense_ms
     table = build_table(source, profiler, progress, choices)
     table = with_sensitivities(table, evaluator.error_alone(), progress)
+    table = evaluator.with_roundings(table, progress)
     solver = MilpSolver() if goal.solver == "milp" else TdcSolver(goal.theta)
     search = Search(table, dense_ms, solver, evaluator.trial, progress)
     best = _run(search, goal)
