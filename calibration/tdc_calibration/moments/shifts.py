@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -103,25 +103,28 @@ class Shifts:
         self._flush()
         assert self._sums is not None
         assert self._border is not None
-        channels, (_, kw) = self._layer.c_in, self._layer.kernel
+        channels = self._layer.c_in
         found = dict(zip(self._parts, self._border, strict=True))
         for term, even, odd in zip(self._whole, *self._sums, strict=True):
             found[term] = np.tril(even + odd) + np.tril(even - odd, -1).T
         self._buffer = self._sums = self._border = None
-        positions = self.size // channels
-        moment = np.zeros((positions, channels, positions, channels))
-        count = self._count * math.prod(self._layer.out_hw)
-        for (p, q), terms in self._terms.items():
-            if not terms:
-                continue
-            block = sum(sign * found[term] for term, sign in terms) / count
-            if p == q:
-                block = (block + block.T) / 2
-            i, j = p[0] * kw + p[1], q[0] * kw + q[1]
-            moment[i, :, j] = block
-            moment[j, :, i] = block.T
-        by_channel = moment.transpose(1, 0, 3, 2).reshape(self.size, self.size)
-        return np.asarray(by_channel)
+        positions = _positions(self._layer)
+        moment = np.empty((channels, len(positions), channels, len(positions)))
+        rows = np.empty((channels, len(positions), channels))
+        for i, p in enumerate(positions):
+            for j, q in enumerate(positions):
+                rows[:, j] = self._block(found, p, q)
+            # At once: single columns of the result lie far apart.
+            moment[:, i] = rows.transpose(0, 2, 1)
+        moment /= self._count * math.prod(self._layer.out_hw)
+        return moment.reshape(self.size, self.size)
+
+    def _block(self, found: Mapping[Term, Array], p: Pair, q: Pair) -> Array | float:
+        """The sum of x_p·x_qᵀ over patches."""
+        if q < p:
+            return np.transpose(self._block(found, q, p))
+        block = sum(sign * found[term] for term, sign in self._terms[p, q])
+        return (block + np.transpose(block)) / 2 if p == q else block
 
     @property
     def _frequencies(self) -> int:
@@ -192,8 +195,11 @@ def _part(images: NDArray[Any], term: Term) -> NDArray[Any]:
 
 def _pairs(layer: ConvLayer) -> Iterator[tuple[Pair, Pair]]:
     """Pairs of kernel positions, each once: the first not after the second."""
-    positions = [(i, j) for i in range(layer.kernel[0]) for j in range(layer.kernel[1])]
-    return itertools.combinations_with_replacement(positions, 2)
+    return itertools.combinations_with_replacement(_positions(layer), 2)
+
+
+def _positions(layer: ConvLayer) -> list[Pair]:
+    return [(i, j) for i in range(layer.kernel[0]) for j in range(layer.kernel[1])]
 
 
 def _terms(layer: ConvLayer, p: Pair, q: Pair) -> list[tuple[Term, int]]:
