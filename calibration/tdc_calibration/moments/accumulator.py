@@ -21,6 +21,9 @@ Array = NDArray[np.float64]
 # Positions at a time: as many as keep adding up the partial sums below a few percent of the work.
 POSITIONS = 2500
 
+# Rows and columns of a matrix that fit into a cache.
+BLOCK = 128
+
 
 class Accumulator(Protocol):
     """Sums the second moment of one layer's input patches over batches."""
@@ -56,5 +59,8 @@ class Accumulator(Protocol):
 
 def mirror(lower: Array) -> None:
     """Fill the upper triangle of a square matrix from its lower one, in place."""
-    for i in range(len(lower) - 1):
-        lower[i, i + 1 :] = lower[i + 1 :, i]
+    for start in range(0, len(lower), BLOCK):
+        stop = start + BLOCK
+        square = lower[start:stop, start:stop]
+        square[:] = np.tril(square) + np.tril(square, -1).T
+        lower[start:stop, stop:] = lower[stop:, start:stop].T
