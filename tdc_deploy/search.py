@@ -59,7 +59,11 @@ class Tried:
 
 @dataclass
 class Search:
-    """One search over a cost table; `tried` keeps every network that was measured, in order."""
+    """One search over a cost table; `tried` keeps every network that was measured, in order.
+
+    Ratios are shares of the dense network's time `dense_ms`; `share` is that as a share of the source's,
+    from which it differs where the network is planned in another precision.
+    """
 
     table: CostTable
     dense_ms: float
@@ -69,6 +73,7 @@ class Search:
     tried: list[Tried] = field(default_factory=list)
     scale: float = 1.0
     gain: float = 1.0
+    share: float = 1.0
 
     def run(self, budget: float | None, max_error: float) -> Tried:
         """The plan for a budget (a share of the dense time; None: as fast as can be) and error limit.

@@ -93,6 +93,8 @@ class Int8Build:
                 break
             error = tighter(built.comparison, self.goal, aimed.max_error)
             aimed = replace(aimed, max_error=error)
+        for search in searches:
+            search.share = evaluator.dense_ms / self.evaluator.dense_ms
         plan = _against_source(built.plan, self.evaluator.dense_ms)
         return replace(built, plan=plan, searches=tuple(searches))
 

@@ -40,6 +40,18 @@ def test_a_plan_for_the_data_alone(run: Run, folder: Path) -> None:
     assert json.loads(output.read_text())["statistics_sha256"] is not None
 
 
+@pytest.mark.parametrize("part", [b"PK\x01\x02", b"PK\x03\x04"], ids=["directory", "array"])
+def test_a_damaged_archive_is_said(run: Run, folder: Path, part: bytes) -> None:
+    data = save_npz(folder / "data.npz", image=images(20, seed=3))
+    # The mark in front of each entry of the archive's directory, or of each array.
+    data.write_bytes(data.read_bytes().replace(part, b"PK\xff\xff"))
+    words = ["--calib", data, "-o", folder / "out.onnx", "--max-error", 1]
+    done = run("build", folder / "model.onnx", *words)
+    assert done.code == 2, done
+    assert "data.npz cannot be read" in done.err
+    assert not (folder / "out.onnx").exists()
+
+
 @pytest.mark.parametrize("flags", [["--no-data-aware"], ["--preset", "imagenet"]])
 def test_what_is_said_of_data_needs_data(run: Run, folder: Path, flags: list[str]) -> None:
     words = ["-o", folder / "out.onnx", "--inputs", folder / "inputs.npz"]
