@@ -110,7 +110,7 @@ class Search:
         for _ in range(BUDGET_ROUNDS):
             selection = self.solver.within_latency(self.table, self._layer_limit(aim))
             if selection is None:
-                # By the layers alone: the network of the fastest may save more than they do, and leave room.
+                # By the layers alone: in the network they may save more, and leave room.
                 selection = self.solver.within_error(self.table, math.inf)
             again = bool(self.tried) and self.tried[-1].selection == selection
             done = self.try_selection(selection)
