@@ -51,7 +51,7 @@ def plan_on_engines(
     lower = lower_precision("int8" if options.int8 else None, None)
     quantise = None if lower is None else _quantiser(lower, source, samples, goal, request)
     exact = _exact_nodes(options, source, samples, goal, request)
-    with Store(request.store) as measurements:
+    with Store(request.store, request.notes.append) as measurements:
         planner = EnginePlanner(
             *(source, samples, machine, options, measurements, request.threads, request.progress),
             watch=None if reporter is None else reporter.watch,
@@ -96,15 +96,19 @@ def build_engine(
         options = replace(options, timing_cache=planning_cache(options, machine))
     rest = (options, terms, machine, request.progress)
     if given is not None or fuse_only:
-        return make_engine(*job, *rest, None, beside, quantise, exact, request.threads)
-    with Store(request.store) as measurements:
+        return make_engine(
+            *job, *rest, None, beside, quantise, exact, request.threads, request.notes
+        )
+    with Store(request.store, request.notes.append) as measurements:
         planner = EnginePlanner(
             *(source, samples, machine, options, measurements, request.threads, request.progress),
             watch=None if reporter is None else reporter.watch,
             quantiser=quantise,
             exact=() if exact is None else exact(source.network),
         )
-        return make_engine(*job, *rest, planner, beside, quantise, exact, request.threads)
+        return make_engine(
+            *job, *rest, planner, beside, quantise, exact, request.threads, request.notes
+        )
 
 
 def _opened(request: Request, options: EngineOptions) -> tuple[Source, Samples]:

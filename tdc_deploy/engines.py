@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -66,6 +66,7 @@ def make_engine(
     quantise: Quantiser | None = None,
     exact: ExactNodes | None = None,
     threads: int = 0,
+    notes: Sequence[str] = (),
 ) -> Artifact:
     """Build every form of the network, verify each against ONNX Runtime, and write the fastest.
 
@@ -73,7 +74,7 @@ def make_engine(
     shipped is not slower than it. A given `plan` is applied as it is; of one that `planner` makes, what
     makes the network slower is taken back, chain by chain. `quantise` makes the forms in INT8, if there
     shall be some: all layers, chains as convolutions, and as the plan says for each layer. `exact` finds
-    what stays float32 in fp16.
+    what stays float32 in fp16. `notes` are warnings that were there before.
 
     Raises:
         TdcError: no form keeps the error limit, or the terms refuse the result. Nothing is written then.
@@ -117,7 +118,7 @@ def make_engine(
         as_built(plan, chosen, chains, options.precision),
         chosen.comparison,
         chosen.ratio,
-        tuple(warnings),
+        (*warnings, *notes),
     )
     used = machine.plugin if chosen.prepared.fused else None
     write_engine(

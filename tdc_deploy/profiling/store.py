@@ -7,19 +7,15 @@ import json
 import sqlite3
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from tdc_deploy.cache import CACHE_VARIABLE, cache_folder
 from tdc_deploy.errors import TdcError
-
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # type: ignore[assignment]
 
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 30.0
@@ -30,6 +26,10 @@ def default_store_path() -> Path:
     return cache_folder() / "measurements.sqlite3"
 
 
+def _warned(message: str) -> None:
+    warnings.warn(message, stacklevel=5)
+
+
 class Store:
     """Measurements keyed by everything that changes them; each is on disk as soon as it is put.
 
@@ -37,12 +37,17 @@ class Store:
     aside under a new name with a warning, and a fresh one begun, by one process alone. Use as a context
     manager.
 
+    Args:
+        path: the file; by default in the user's cache directory.
+        warn: takes the warning; by default it is one of Python's.
+
     Raises:
         TdcError: the folder cannot be written.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, warn: Callable[[str], None] = _warned) -> None:
         self.path = path or default_store_path()
+        self._warn = warn
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = self._open()
@@ -126,10 +131,9 @@ class Store:
             raise
         except sqlite3.DatabaseError as error:
             aside = self._set_aside()
-            warnings.warn(
+            self._warn(
                 f"the latency store {self.path} is not one of this version ({error}): it is kept as "
-                f"{aside.name}, and a new one begun",
-                stacklevel=4,
+                f"{aside.name}, and a new one begun"
             )
             return self._connect()
 
@@ -138,9 +142,13 @@ class Store:
         """While no other process sets the file aside. The lock's own file stays: who removed it could
         remove what another one waits for.
         """
-        if fcntl is None:  # Windows, which does not rename a file that another process has open
+        if (
+            find_spec("fcntl") is None
+        ):  # Windows, which does not rename a file that is open elsewhere
             yield
             return
+        import fcntl
+
         with self.path.with_name(f"{self.path.name}.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield

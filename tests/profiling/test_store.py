@@ -158,13 +158,13 @@ def test_a_journal_goes_with_its_file_and_before_it(
         return replace(source, target)
 
     monkeypatch.setattr(Path, "replace", watched)
-    monkeypatch.setattr(Store, "_connect", lambda _: garbage_then_fresh.pop()())
 
     def fails() -> sqlite3.Connection:
         journal.write_bytes(b"old")  # SQLite itself would take this one for none
         raise sqlite3.DatabaseError("garbage")
 
-    garbage_then_fresh = [lambda: sqlite3.connect(path), fails, fails]
+    connects = [lambda: sqlite3.connect(path), fails, fails]
+    monkeypatch.setattr(Store, "_connect", lambda _: connects.pop()())
     with pytest.warns(UserWarning):
         Store(path).close()
     assert journals == [False]
