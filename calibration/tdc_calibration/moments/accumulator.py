@@ -5,8 +5,8 @@ Products are of float32. They are summed in float32 over some thousand positions
 most n·u·E[|x_i|·|x_j|] ≤ n·u·√(M_ii·M_jj) (N. Higham, Accuracy and Stability of Numerical Algorithms,
 2002, section 3.1); Fourier transforms add a multiple of u·log₂(pixels) to that in the norm (section
 24.1), with the largest M_ii of a channel's positions in place of M_ii. As measured, entries are off by
-3e-8·√(M_ii·M_jj) in the mean and by less than 1e-6: thousands of times less than what another draw of
-512 images changes. In float64 it would take twice the time.
+7e-8·√(M_ii·M_jj), root mean square, and by less than 1e-6: thousands of times less than what another draw
+of 512 images changes. In float64 it would take twice the time.
 """
 
 from __future__ import annotations
