@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,12 +92,12 @@ def plan(
     check_files([target, page], request.model, [cache, *request.files])
     if engine is not None:
         made, reporter = plan_on_engines(request, goal, engine, page)
-        _write_plan(made, target, reporter)
-        return made
-    with _opened(request) as (evaluator, measurements):
-        reporter = reporter_for(page, evaluator.source, goal, request.told())
-        watch = None if reporter is None else reporter.watch
-        made = make_plan(evaluator, measurements, goal, request.progress, watch=watch)
+    else:
+        with _opened(request) as (evaluator, measurements):
+            reporter = reporter_for(page, evaluator.source, goal, request.told())
+            watch = None if reporter is None else reporter.watch
+            made = make_plan(evaluator, measurements, goal, request.progress, watch=watch)
+    made = replace(made, warnings=(*made.warnings, *request.notes))
     _write_plan(made, target, reporter)
     return made
 
@@ -206,6 +207,7 @@ def _build_for_onnxruntime(
             watch=None if reporter is None else reporter.watch,
             beside=None if reporter is None else reporter.beside,
             rivals=rivals,
+            notes=request.notes,
         )
 
 
@@ -232,5 +234,5 @@ def _opened(request: Request) -> Iterator[tuple[Evaluator, Store]]:
     return_large_blocks()
     source, samples, in_sequence = with_data(read_source(request.model, request.shapes), request)
     backend = OnnxRuntimeBackend(request.threads)
-    with Store(request.store) as measurements:
+    with Store(request.store, request.notes.append) as measurements:
         yield Evaluator(source, samples, backend, measurements, None, in_sequence), measurements

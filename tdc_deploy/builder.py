@@ -81,12 +81,13 @@ def make_artifact(
     watch: Watch | None = None,
     beside: Beside | None = None,
     rivals: Rivals | None = None,
+    notes: Sequence[str] = (),
 ) -> Artifact:
     """Build the artifact and write it with its sidecar and what else belongs beside it.
 
     A given `plan` is applied as it is; without one it is made for the goal. `fuse_only` plans nothing.
     `watch` sees each search for what is shipped. `rivals` builds the network in other precisions; the
-    fastest that keeps the limits is shipped.
+    fastest that keeps the limits is shipped. `notes` are warnings that were there before.
 
     Raises:
         TdcError: the plan does not fit the model, or the terms refuse the result.
@@ -106,7 +107,7 @@ def make_artifact(
             watch(search)
     plan, comparison, ratio = built.plan, built.comparison, built.ratio
     missed = missed_goals(plan, goal, decision, ratio)
-    warnings = [*missed, *others, *notes_of(plan), *built.warnings]
+    warnings = [*missed, *others, *notes_of(plan), *built.warnings, *notes]
     if plan is not None and plan.model_sha256 not in (None, evaluator.source.sha256):
         warnings.append("the plan was made for another model, or for another version of this one")
     hold_to(terms, missed, 0.0 if decision == "source" else comparison.error)

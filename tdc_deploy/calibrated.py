@@ -13,7 +13,8 @@ Opened = tuple[Source, Samples, InSequence | None]
 
 
 def with_data(source: Source, request: Request) -> Opened:
-    """The source as its data decompose it, the samples, and what decomposes layer behind layer.
+    """The source as its data decompose it, the samples, and what decomposes layer behind layer; what
+    measuring warns of is added to the request's notes.
 
     Raises:
         TdcError: the data do not fit the model, or would both calibrate and verify.
@@ -33,4 +34,5 @@ def with_data(source: Source, request: Request) -> Opened:
     samples = None if inputs is None else samples_of(source, inputs)
     backend = OnnxRuntimeBackend(request.threads)
     found = calibrated(source, calibration, samples, backend, request.progress)
+    request.notes.extend(found.warnings)
     return found.source, found.samples, found.in_sequence

@@ -15,6 +15,9 @@ from tdc_deploy.source import Source
 from tdc_deploy.tucker import Factors
 from tdc_deploy.types import Candidate
 
+PARTS = ("/first", "/core", "/last")
+"""What the convolutions of a decomposed layer are called, after its name."""
+
 Selection = Mapping[str, Candidate]
 """Layer name → the form it gets; a layer that is not named stays dense."""
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from tdc_deploy.accuracy import check_accuracy_limit
 from tdc_deploy.artifact import Artifact
 from tdc_deploy.asked import check_build, check_page, reporter_for
+from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.backends.tensorrt.machine import open_machine
 from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.backends.tensorrt.requirements import check_engine_builds, check_engine_plans
 from tdc_deploy.builder import Terms
 from tdc_deploy.calibrated import with_data
-from tdc_deploy.engine_forms import Quantise
+from tdc_deploy.engine_forms import ExactNodes
 from tdc_deploy.engine_plan import EnginePlanner, planning_cache
 from tdc_deploy.engines import make_engine
 from tdc_deploy.files import check_writable
@@ -24,6 +25,7 @@ from tdc_deploy.memory import return_large_blocks
 from tdc_deploy.plan_file import Plan
 from tdc_deploy.planner import Goal
 from tdc_deploy.profiling.store import Store
+from tdc_deploy.quantising import Quantiser
 from tdc_deploy.request import Request, StrPath
 from tdc_deploy.samples import Samples
 from tdc_deploy.source import Source, read_source
@@ -45,11 +47,16 @@ def plan_on_engines(
     source, samples = _opened(request, options)
     reporter = reporter_for(page, source, goal, request.told(**options.given()))
     machine = open_machine(options, request.progress)
-    options = replace(options, timing_cache=planning_cache(options, machine), int8=False)
-    with Store(request.store) as measurements:
+    options = replace(options, timing_cache=planning_cache(options, machine))
+    lower = lower_precision("int8" if options.int8 else None, None)
+    quantise = None if lower is None else _quantiser(lower, source, samples, goal, request)
+    exact = _exact_nodes(options, source, samples, goal, request)
+    with Store(request.store, request.notes.append) as measurements:
         planner = EnginePlanner(
             *(source, samples, machine, options, measurements, request.threads, request.progress),
             watch=None if reporter is None else reporter.watch,
+            quantiser=quantise,
+            exact=() if exact is None else exact(source.network),
         )
         return planner(goal), reporter
 
@@ -79,6 +86,7 @@ def build_engine(
     goal = goal_of(request.has_data or (source.is_compressed and not planned))
     check_accuracy_limit(goal.max_accuracy_drop, samples, source)
     quantise = None if lower is None else _quantiser(lower, source, samples, goal, request)
+    exact = _exact_nodes(options, source, samples, goal, request)
     told = request.told(plan, calibrator=calibrator, fail_above=terms.fail_above, **options.given())
     reporter = reporter_for(page, source, goal, told)
     beside = None if reporter is None else reporter.beside
@@ -88,14 +96,19 @@ def build_engine(
         options = replace(options, timing_cache=planning_cache(options, machine))
     rest = (options, terms, machine, request.progress)
     if given is not None or fuse_only:
-        return make_engine(*job, *rest, beside=beside, quantise=quantise)
-    with Store(request.store) as measurements:
-        planning = replace(options, int8=False)  # ranks are planned in fp16
-        planner = EnginePlanner(
-            *(source, samples, machine, planning, measurements, request.threads, request.progress),
-            watch=None if reporter is None else reporter.watch,
+        return make_engine(
+            *job, *rest, None, beside, quantise, exact, request.threads, request.notes
         )
-        return make_engine(*job, *rest, planner, beside, quantise)
+    with Store(request.store, request.notes.append) as measurements:
+        planner = EnginePlanner(
+            *(source, samples, machine, options, measurements, request.threads, request.progress),
+            watch=None if reporter is None else reporter.watch,
+            quantiser=quantise,
+            exact=() if exact is None else exact(source.network),
+        )
+        return make_engine(
+            *job, *rest, planner, beside, quantise, exact, request.threads, request.notes
+        )
 
 
 def _opened(request: Request, options: EngineOptions) -> tuple[Source, Samples]:
@@ -107,9 +120,22 @@ def _opened(request: Request, options: EngineOptions) -> tuple[Source, Samples]:
     return source, samples
 
 
+def _exact_nodes(
+    options: EngineOptions, source: Source, samples: Samples, goal: Goal, request: Request
+) -> ExactNodes | None:
+    """What finds the nodes that fp16 does not hold; nothing in other precisions, or without data."""
+    if options.precision != "fp16" or not samples.real:
+        return None
+    from tdc_calibration.half_engine import ExactNodes as Found
+
+    backend = OnnxRuntimeBackend(request.threads)
+    return Found(source, samples, goal, backend, request.progress)
+
+
 def _quantiser(
     lower: LowerPrecision, source: Source, samples: Samples, goal: Goal, request: Request
-) -> Quantise:
+) -> Quantiser:
     from tdc_calibration.rivals import engine_quantiser
 
-    return engine_quantiser(lower, source, samples, goal, request.progress)
+    backend = OnnxRuntimeBackend(request.threads)
+    return engine_quantiser(lower, source, samples, goal, backend, request.progress)

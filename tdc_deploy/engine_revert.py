@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from onnx import ModelProto
@@ -10,9 +10,10 @@ from onnx import ModelProto
 from tdc_deploy.backends.tensorrt.engine import Engine
 from tdc_deploy.backends.tensorrt.prepare import Prepared
 from tdc_deploy.compress import last_node
-from tdc_deploy.engine_forms import REVERTED, Built, PlannedNetworks, Workshop
+from tdc_deploy.engine_forms import REVERTED, Built, Workshop
 from tdc_deploy.errors import TdcError
 from tdc_deploy.plan_file import Plan
+from tdc_deploy.planned_networks import PlannedNetworks
 from tdc_deploy.profiling.measure import FINAL, Effort
 from tdc_deploy.revert import PLANNED, Reverted, revert
 from tdc_deploy.runtime.cuda import check_context
@@ -25,12 +26,16 @@ def take_back(
     planned: Built,
     plan: Plan | None,
     max_error: float,
+    exact: Collection[str] = (),
 ) -> Built | None:
-    """The engine without what makes the planned one slower, or None if nothing does within `max_error`."""
+    """The engine without what makes the planned one slower, or None if nothing does within `max_error`.
+
+    The nodes `exact` stay float32.
+    """
     # Without its only chain it is the native form, without its only layer the source.
     fused = planned.prepared.fused if len(planned.prepared.fused) > 1 else ()
     layers = _least_gain_first(plan)
-    trials = _Trials(workshop, networks, planned, max_error)
+    trials = _Trials(workshop, networks, planned, max_error, exact)
     kept = revert(_ordered(fused, layers), layers if len(layers) > 1 else (), trials.compare)
     if kept == PLANNED:
         return None
@@ -44,11 +49,17 @@ class _Trials:
     """
 
     def __init__(
-        self, workshop: Workshop, networks: PlannedNetworks, planned: Built, max_error: float
+        self,
+        workshop: Workshop,
+        networks: PlannedNetworks,
+        planned: Built,
+        max_error: float,
+        exact: Collection[str],
     ) -> None:
         self._workshop = workshop
         self._networks = networks
         self._max_error = max_error
+        self._exact = exact
         self._base = PLANNED
         self.made: dict[Reverted, tuple[Prepared, Engine]] = {
             PLANNED: (planned.prepared, planned.engine)
@@ -80,7 +91,7 @@ class _Trials:
 
     def _make(self, back: Reverted) -> None:
         try:
-            prepared = self._workshop.prepare(self._networks.planned(back))
+            prepared = self._workshop.prepare(self._networks.planned(back), self._exact)
             engine = self._workshop.build(prepared)
             self.made[back] = replace(prepared, model=ModelProto()), engine
         except TdcError as error:

@@ -50,6 +50,8 @@ def write_engine(
             "ratio": entry.ratio.value,
             "error": entry.comparison.error,
             "precision": entry.engine.precision.name,
+            "int8_layers": list(entry.int8),
+            "float32_nodes": list(entry.prepared.exact),
         }
         for form, entry in built.items()
     }

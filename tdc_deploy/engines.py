@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,23 +25,25 @@ from tdc_deploy.builder import (
 from tdc_deploy.engine_forms import (
     FUSED,
     INT8,
+    MIXED,
     NATIVE,
     REVERTED,
     SOURCE,
     Built,
-    PlannedNetworks,
-    Quantise,
+    ExactNodes,
     Workshop,
-    chain_forms,
     or_left_out,
 )
 from tdc_deploy.engine_revert import take_back
+from tdc_deploy.engine_shipped import as_built, chain_forms
 from tdc_deploy.engine_sidecar import write_engine
 from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.network import Network, fused_nodes
 from tdc_deploy.plan_file import Plan, check_layers
+from tdc_deploy.planned_networks import PlannedNetworks
 from tdc_deploy.planner import Goal, other_statistics, with_errors
 from tdc_deploy.progress import Progress
+from tdc_deploy.quantising import Quantised, Quantiser
 from tdc_deploy.samples import Samples
 from tdc_deploy.sidecar import sidecar_path
 from tdc_deploy.source import Source
@@ -61,14 +63,18 @@ def make_engine(
     progress: Progress,
     planner: Planner | None = None,
     beside: Beside | None = None,
-    quantise: Quantise | None = None,
+    quantise: Quantiser | None = None,
+    exact: ExactNodes | None = None,
+    threads: int = 0,
+    notes: Sequence[str] = (),
 ) -> Artifact:
     """Build every form of the network, verify each against ONNX Runtime, and write the fastest.
 
     The source's own form (dense, or the native chains that came in) is among them, so that what is
     shipped is not slower than it. A given `plan` is applied as it is; of one that `planner` makes, what
-    makes the network slower is taken back, chain by chain. `quantise` makes the form in INT8, if there
-    shall be one, with the plan's chains as convolutions.
+    makes the network slower is taken back, chain by chain. `quantise` makes the forms in INT8, if there
+    shall be some: all layers, chains as convolutions, and as the plan says for each layer. `exact` finds
+    what stays float32 in fp16. `notes` are warnings that were there before.
 
     Raises:
         TdcError: no form keeps the error limit, or the terms refuse the result. Nothing is written then.
@@ -78,7 +84,9 @@ def make_engine(
         check_layers(plan, source.plannable)
         plan = with_errors(plan, source)
     ranges = shape_ranges(source.network.graph, options, source.inputs)
-    workshop = Workshop(source, samples, ranges, options, machine, progress, quantise)
+    workshop = Workshop(
+        *(source, samples, ranges, options, machine, progress), quantise, exact, threads
+    )
     if planner is not None:
         attempt = _plan_and_build(workshop, planner, goal)
         plan = attempt.plan
@@ -101,18 +109,18 @@ def make_engine(
         warnings = [*missed, *notes_of(plan), *warnings]
     # The source's own engine rounds too: its error counts like another form's.
     hold_to(terms, missed, chosen.comparison.error)
+    chains = chain_forms(plan, chosen, built)
     artifact = Artifact(
         output,
         sidecar_path(output),
         decision,
         reason,
-        plan,
+        as_built(plan, chosen, chains, options.precision),
         chosen.comparison,
         chosen.ratio,
-        tuple(warnings),
+        (*warnings, *notes),
     )
     used = machine.plugin if chosen.prepared.fused else None
-    chains = chain_forms(plan, chosen, built)
     write_engine(
         *(artifact, chosen, built, chains, source, ranges, options, machine.device, used), beside
     )
@@ -180,9 +188,11 @@ class _Attempt:
 
     plan: Plan | None
     networks: PlannedNetworks
+    quantised: dict[str, Quantised] = field(default_factory=dict)
     planned_form: str = ""
     built: dict[str, Built] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    exact: frozenset[str] = frozenset()
 
 
 def _plan_and_build(workshop: Workshop, planner: Planner, goal: Goal) -> _Attempt:
@@ -205,13 +215,38 @@ def _plan_and_build(workshop: Workshop, planner: Planner, goal: Goal) -> _Attemp
 def _attempt(workshop: Workshop, plan: Plan | None) -> _Attempt:
     networks = PlannedNetworks(workshop.source, plan, workshop.repair if plan else None)
     forms = networks_of(networks)
-    attempt = _Attempt(plan, networks, next(reversed(forms), ""))
+    attempt = _Attempt(plan, networks, planned_form=next(reversed(forms), ""))
+    attempt.exact = _exact_in(workshop, networks)
     if workshop.quantise is not None:
-        forms[INT8] = networks.native() if networks.selection else workshop.source.network
-    ready = _prepare_all(workshop, forms, attempt.warnings)
+        forms |= _in_int8(workshop.quantise, attempt)
+    ready = _prepare_all(workshop, forms, attempt)
     engines = _build_all(workshop, ready, attempt.warnings)
     _measure_all(workshop, ready, engines, attempt)
     return attempt
+
+
+def _in_int8(quantise: Quantiser, attempt: _Attempt) -> dict[str, Network]:
+    """The forms in INT8: every layer, and where the plan has some in it, those."""
+    networks, wanted = attempt.networks, attempt.networks.int8_layers
+    unfused, forms = networks.unfused(), {}
+    with or_left_out(INT8, attempt.warnings):
+        made = attempt.quantised[INT8] = quantise(unfused, None, attempt.exact)
+        forms[INT8] = made.network
+    if wanted is not None:
+        with or_left_out(MIXED, attempt.warnings):
+            made = attempt.quantised[MIXED] = quantise(unfused, wanted, attempt.exact)
+            forms[MIXED] = networks.mixed(made)
+    for form, made in attempt.quantised.items():
+        if made.fallen_back:
+            said = f"{', '.join(made.fallen_back)} stay fp16, for the limits"
+            attempt.warnings.append(f"{form} form: {said}")
+    return forms
+
+
+def _exact_in(workshop: Workshop, networks: PlannedNetworks) -> frozenset[str]:
+    """The nodes that stay float32 in the plan's networks, and in those with some of it taken back."""
+    own = workshop.source_exact
+    return own | workshop.exact_in(networks.unfused()) if networks.selection else own
 
 
 def _take_back(workshop: Workshop, attempt: _Attempt, max_error: float) -> None:
@@ -220,23 +255,25 @@ def _take_back(workshop: Workshop, attempt: _Attempt, max_error: float) -> None:
     if planned is None or not planned.comparison.error <= max_error:
         return
     with or_left_out(REVERTED, attempt.warnings):
-        found = take_back(workshop, attempt.networks, planned, attempt.plan, max_error)
+        found = take_back(
+            workshop, attempt.networks, planned, attempt.plan, max_error, attempt.exact
+        )
         if found is not None:
             attempt.built[REVERTED] = found
 
 
 def _prepare_all(
-    workshop: Workshop, networks: Mapping[str, Network], warnings: list[str]
+    workshop: Workshop, networks: Mapping[str, Network], attempt: _Attempt
 ) -> dict[str, Prepared]:
     """Each form for the parser, and warnings: one that the plugin cannot run is left out."""
-    ready = {SOURCE: workshop.source_prepared}
+    ready, warnings = {SOURCE: workshop.source_prepared}, attempt.warnings
     for form, network in networks.items():
-        if form == INT8:
+        if form in (INT8, MIXED):
             with or_left_out(form, warnings):
-                ready[form] = workshop.prepare_int8(network)
+                ready[form] = workshop.prepare(network, attempt.exact)
             continue
         try:
-            ready[form] = workshop.prepare(network)
+            ready[form] = workshop.prepare(network, attempt.exact)
         except TdcError as error:
             if form != FUSED:
                 raise
@@ -268,12 +305,14 @@ def _measure_all(
             attempt.built[form] = workshop.measured(form, ready[form], engine)
             continue
         with or_left_out(form, attempt.warnings):
-            attempt.built[form] = workshop.measured(form, ready[form], engine)
+            made = attempt.quantised.get(form)
+            layers = () if made is None else made.layers
+            attempt.built[form] = workshop.measured(form, ready[form], engine, int8=layers)
 
 
 def _decision(chosen: Built, plan: Plan | None) -> Decision:
     if chosen.form == SOURCE:
         return "source"
-    if chosen.form == INT8 and (plan is None or not plan.selection):
+    if chosen.int8 and (plan is None or not plan.selection):
         return "converted"
     return "compressed" if plan is not None and plan.selection else "fused"

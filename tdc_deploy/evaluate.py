@@ -18,6 +18,8 @@ from tdc_deploy.graph.network import model_of
 from tdc_deploy.probes import Probes
 from tdc_deploy.profiling.measure import NETWORK, Effort, compare, compare_fresh
 from tdc_deploy.profiling.store import Store
+from tdc_deploy.progress import Progress
+from tdc_deploy.ranks.table import CostTable
 from tdc_deploy.repair import Repair
 from tdc_deploy.samples import Samples
 from tdc_deploy.source import Source
@@ -136,6 +138,11 @@ class Evaluator:
             return float(known)
 
         return error
+
+    def with_roundings(self, table: CostTable, progress: Progress) -> CostTable:
+        """The table with what each layer's rounding costs, where some candidates round; here none does."""
+        del progress
+        return table
 
     def model(self, selection: Selection, refine: bool = False) -> onnx.ModelProto:
         """The compressed, repaired and fused network of a selection."""

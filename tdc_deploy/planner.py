@@ -121,10 +121,11 @@ def make_plan(
             fix="tdc-deploy inspect says why each layer stays dense",
         )
     choices = choices or OnnxRuntimeChoices(paper_grid=goal.solver == "tdc")
-    profiler = LayerProfiler(evaluator.backend, store, choices.model)
+    profiler = LayerProfiler(evaluator.backend, store, choices.model, choices.revisions)
     dense_ms = evaluator.dense_ms
     table = build_table(source, profiler, progress, choices)
     table = with_sensitivities(table, evaluator.error_alone(), progress)
+    table = evaluator.with_roundings(table, progress)
     solver = MilpSolver() if goal.solver == "milp" else TdcSolver(goal.theta)
     search = Search(table, dense_ms, solver, evaluator.trial, progress)
     best = _run(search, goal)

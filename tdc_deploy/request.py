@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Request:
     """A model, the data for it, and how it is measured; the fields are those of `api.plan`.
 
+    `notes` collects what there is to warn of before anything is made: the result's warnings end with it.
+
     Raises:
         TdcError: a negative number of threads.
     """
@@ -36,6 +38,7 @@ class Request:
     threads: int = 0
     store: Path | None = None
     progress: Progress = silent
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.threads < 0:

@@ -59,7 +59,11 @@ class Tried:
 
 @dataclass
 class Search:
-    """One search over a cost table; `tried` keeps every network that was measured, in order."""
+    """One search over a cost table; `tried` keeps every network that was measured, in order.
+
+    Ratios are shares of the dense network's time `dense_ms`; `share` is that as a share of the source's,
+    from which it differs where the network is planned in another precision.
+    """
 
     table: CostTable
     dense_ms: float
@@ -69,6 +73,7 @@ class Search:
     tried: list[Tried] = field(default_factory=list)
     scale: float = 1.0
     gain: float = 1.0
+    share: float = 1.0
 
     def run(self, budget: float | None, max_error: float) -> Tried:
         """The plan for a budget (a share of the dense time; None: as fast as can be) and error limit.
@@ -105,8 +110,8 @@ class Search:
         for _ in range(BUDGET_ROUNDS):
             selection = self.solver.within_latency(self.table, self._layer_limit(aim))
             if selection is None:
-                self._try_fastest()
-                return
+                # By the layers alone: in the network they may save more, and leave room.
+                selection = self.solver.within_error(self.table, math.inf)
             again = bool(self.tried) and self.tried[-1].selection == selection
             done = self.try_selection(selection)
             ratio = done.trial.ratio
@@ -115,11 +120,6 @@ class Search:
                 return
             # Aim at the middle of what is accepted, since the next measurement has its own noise.
             aim = budget * (1 - BUDGET_SLACK / 2)
-
-    def _try_fastest(self) -> None:
-        fastest = self.solver.within_error(self.table, math.inf)
-        self.try_selection(fastest)
-        self.try_selection(fastest)  # known now: predicted with the corrected scale
 
     def _best_in_budget(self, budget: float) -> Tried:
         meeting = [t for t in self.tried if t.trial.ratio <= budget]

@@ -29,6 +29,7 @@ REST_MS = 0.001
 class FakeGpu(FakeTensorRT):
     """A convolution takes a launch and its arithmetic; a plugin node a launch, and `slowness` times the
     arithmetic of its three convolutions (`slowness_at` says it for some numbers of input channels).
+    Convolutions in INT8 take their arithmetic over `int8_speed`.
     `penalties` are milliseconds that a plugin node of that name costs more in a network than alone.
 
     `log` has "build" and "measure" in order; `fail_at` is the number of the build that Ctrl-C ends;
@@ -40,6 +41,7 @@ class FakeGpu(FakeTensorRT):
         self.slowness = 1.0
         self.slowness_at: dict[int, float] = {}
         self.penalties: dict[str, float] = {}
+        self.int8_speed = 1.0
         self.log: list[str] = []
         self.fail_at: int | None = None
         self.refuse: set[str] = set()
@@ -105,6 +107,9 @@ class FakeGpu(FakeTensorRT):
         """What an engine takes."""
         if engine.plan not in self._known:
             model = onnx.load_model_from_string(engine.plan)
+            self._int8 = {
+                node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"
+            }
             self._known[engine.plan] = REST_MS + sum(
                 self.node_ms(node, macs, channels) for node, macs, channels in macs_of_nodes(model)
             )
@@ -113,7 +118,8 @@ class FakeGpu(FakeTensorRT):
     def node_ms(self, node: onnx.NodeProto, macs: int, channels: int) -> float:
         """What a convolution or plugin node with that many input channels takes."""
         if node.op_type == "Conv":
-            return LAUNCH_MS + macs / MACS_PER_MS
+            int8 = node.input[1] in self._int8
+            return LAUNCH_MS + macs / MACS_PER_MS / (self.int8_speed if int8 else 1.0)
         slow = self.slowness_at.get(channels, self.slowness) * macs / MACS_PER_MS
         return LAUNCH_MS + slow + self.penalties.get(node.name, 0)
 

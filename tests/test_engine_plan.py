@@ -28,7 +28,7 @@ from tdc_deploy.types import Candidate, ConvLayer, Implementation, Ranks, Ratio
 from tdc_deploy.verify import Comparison
 from tests.builders import LAYERS
 from tests.fake_gpu_times import LAUNCH_MS, MACS_PER_MS, REST_MS, FakeGpu
-from tests.fake_tensorrt import fill
+from tests.fake_tensorrt import fill, scaled
 
 
 @pytest.fixture
@@ -453,3 +453,19 @@ def test_shapes_are_those_of_the_plan(folder: Path, gpu: FakeGpu) -> None:
     assert networks
     layers = [p.model for p in gpu.built if p.model.graph.output[0].name == "y"]
     assert {m.graph.input[0].type.tensor_type.shape.dim[0].dim_value for m in layers} == {4}
+
+
+def test_what_overflows_in_fp16_is_float32_in_every_network_that_is_tried(
+    folder: Path, gpu: FakeGpu
+) -> None:
+    """conv2 puts out some 1e6: its parts do so too, whatever its ranks."""
+    gpu.slowness = 0.5
+    scaled(folder, conv2_weight=2e4, conv2_bias=2e4, conv3_weight=1 / 2e4)
+    made = plan(folder, engine=EngineOptions("fp16"))
+    networks = [p for p in gpu.built if "logits" in str(p.model.graph.output)]
+    tried = [p for p in networks if "conv2/last" in str(p.model.graph.node)]
+    assert tried
+    for prepared in tried:
+        assert {"conv2/first", "conv2/core", "conv2/last"} <= set(prepared.exact)
+        assert "conv2/last" not in prepared.fused
+    assert "conv2" in made.backend["float32_nodes"].split()

@@ -23,7 +23,7 @@ from tdc_deploy.serving.repository import add_model
 from tdc_deploy.sidecar import read_sidecar
 from tdc_deploy.types import Ratio
 from tdc_deploy.verify import Comparison
-from tests.fake_tensorrt import RATIOS, FakeTensorRT, fill, with_bodies
+from tests.fake_tensorrt import RATIOS, FakeTensorRT, fill, scaled, with_bodies
 
 
 @pytest.fixture
@@ -149,6 +149,33 @@ def test_fp16_is_verified_against_the_fp32_model(folder: Path, fake: FakeTensorR
     artifact = build(folder, engine=EngineOptions("fp16"))
     assert artifact.decision == "source"
     assert 1e-5 < artifact.comparison.error < 1e-2
+
+
+def test_what_overflows_in_fp16_stays_float32(folder: Path, fake: FakeTensorRT) -> None:
+    """conv2 puts out some 1e6, and conv3 takes it back; the plan decomposes conv2."""
+    scaled(folder, conv2_weight=2e4, conv2_bias=2e4, conv3_weight=1 / 2e4)
+    artifact = build(folder, engine=EngineOptions("fp16"), max_error=1.5)
+    source, native, _ = fake.built
+    assert {"conv2", "conv3"} <= set(source.exact)
+    assert "conv1" not in source.exact
+    assert {"conv2/last", "conv3"} <= set(native.exact)
+    for prepared in fake.built:
+        types = {tensor.name: tensor.data_type for tensor in prepared.model.graph.initializer}
+        kept = {
+            node.name
+            for node in prepared.model.graph.node
+            if node.op_type == "Conv" and types[node.input[1]] == onnx.TensorProto.FLOAT
+        }
+        assert "conv3" in kept
+        assert "conv1" not in kept
+    forms = read_sidecar(artifact.path)["engine"]["forms"]  # type: ignore[index]  # it is there
+    assert {"conv2", "conv3"} <= set(forms["source"]["float32_nodes"])
+    assert artifact.plan.layers["conv2"].candidate.precision == "fp32"
+    assert any("conv2" in text and "stay float32" in text for text in artifact.warnings)
+    # The rest is rounded to 11 bits.
+    fake.restart()
+    plain = build(folder, engine=EngineOptions("fp32"), max_error=1.5)
+    assert abs(artifact.comparison.error - plain.comparison.error) <= 0.01
 
 
 def test_the_error_of_the_sources_own_engine_counts_too(folder: Path, fake: FakeTensorRT) -> None:

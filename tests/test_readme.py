@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import typer
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -70,9 +74,101 @@ def test_make_targets_exist(target: str) -> None:
     subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
 
 
-def test_every_flag_that_is_explained_exists() -> None:
-    import tdc_deploy.cli.options as options
+BENCHMARK = r"python -m benchmarks\.\w+"
 
-    known = Path(options.__file__).read_text() + (ROOT / "tdc_deploy/cli/build.py").read_text()
-    for flag in re.findall(r"^\| `--([a-z-]+)", README, re.MULTILINE):
-        assert f"--{flag}" in known or flag.replace("-", "_") in known
+# Flags of other programs that README names.
+OTHERS = {"--model-repository", "--http-port", "--backend-config", "--nproc-per-node"}
+
+
+def command_of(words: list[str]) -> tuple[Any, list[str]]:
+    """The command that words call, of the real command lines, and the words that are left for it."""
+    if words[0] == "tdc-deploy":
+        from tdc_deploy.cli.main import app
+    else:
+        from tdc_train.cli.main import app
+    command, left = typer.main.get_command(app), words[1:]
+    while hasattr(command, "commands") and left:
+        assert left[0] in command.commands, words
+        command, left = command.commands[left[0]], left[1:]
+    return command, left
+
+
+def flags_of(command: Any) -> set[str]:
+    """Every spelling of a command's options."""
+    flags = {"--help"}
+    for option in command.params:
+        flags |= {*option.opts, *option.secondary_opts}
+    for inner in getattr(command, "commands", {}).values():
+        flags |= flags_of(inner)
+    return flags
+
+
+def lines_of(program: str) -> list[str]:
+    """The lines of README's blocks, fenced or indented, that call a program."""
+    found = re.findall(rf"^(?:    )?({program}(?: .*)?)$", README, re.MULTILINE)
+    return [line for line in found if "`" not in line]
+
+
+def named_in_text(program: str) -> list[str]:
+    """What README's sentences quote of a program's commands, perhaps over two lines."""
+    text = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+    return [" ".join(said.split()) for said in re.findall(rf"`({program}(?:\s[^`]*)?)`", text)]
+
+
+@pytest.mark.parametrize("line", lines_of("tdc-deploy") + lines_of("tdc-train"))
+def test_every_command_is_parsed_by_its_command_line(line: str) -> None:
+    command, left = command_of(shlex.split(line, comments=True))
+    command.make_context(command.name, left)  # a usage error, if it does not fit
+
+
+@pytest.mark.parametrize("said", named_in_text("tdc-deploy") + named_in_text("tdc-train"))
+def test_every_command_that_is_named_exists(said: str) -> None:
+    command, left = command_of(said.split())
+    flags = {word for word in left if word.startswith("-")}
+    assert flags <= flags_of(command), flags - flags_of(command)
+
+
+def test_commands_are_found() -> None:
+    """So that none of these tests is one of nothing."""
+    assert len(lines_of("tdc-deploy")) >= 25
+    assert len(lines_of("tdc-train")) >= 6
+    assert len(named_in_text("tdc-deploy")) >= 8
+    assert len(lines_of(BENCHMARK)) >= 4
+
+
+@pytest.mark.parametrize("said", sorted({*lines_of(BENCHMARK), *named_in_text(BENCHMARK)}))
+def test_every_benchmark_exists_and_knows_its_flags(said: str) -> None:
+    _, _, module, *words = shlex.split(said, comments=True)
+    source = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
+    known = {
+        argument.value
+        for call in ast.walk(ast.parse(source))
+        if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "add_argument"
+        for argument in call.args
+        if isinstance(argument, ast.Constant)
+    }
+    assert known
+    flags = {word for word in words if word.startswith("-")}
+    assert flags <= known, flags - known
+
+
+def test_every_flag_that_is_explained_is_one_of_build() -> None:
+    rows = re.findall(r"^\| (`--.*?) \|", README, re.MULTILINE)
+    flags = {flag for row in rows for flag in re.findall(r"--[A-Za-z0-9-]+", row)}
+    assert len(flags) >= 30
+    command, _ = command_of(["tdc-deploy", "build"])
+    assert flags <= flags_of(command), flags - flags_of(command)
+
+
+def test_every_flag_in_the_text_is_one_of_a_command() -> None:
+    flags = set(re.findall(r"(?<![\w-])--[A-Za-z][A-Za-z0-9-]*", README))
+    known = flags_of(command_of(["tdc-deploy"])[0]) | flags_of(command_of(["tdc-train"])[0])
+    benchmarks = {flag for line in lines_of(BENCHMARK) for flag in line.split()}
+    assert flags <= known | benchmarks | OTHERS, flags - known - benchmarks - OTHERS
+
+
+def test_json_and_quiet_and_verbose_are_on_every_command() -> None:
+    root, _ = command_of(["tdc-deploy"])
+    for command in root.commands.values():
+        for inner in getattr(command, "commands", {"": command}).values():
+            assert {"--json", "--quiet", "--verbose"} <= flags_of(inner), inner.name

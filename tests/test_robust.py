@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sqlite3
 import subprocess
 import sys
 import time
@@ -73,6 +74,20 @@ def whole(path: Path) -> bool:
     return True
 
 
+def measured(store: Path) -> set[tuple[str, str]]:
+    """Keys and values on disk; none where a build has not begun its store yet."""
+    if not store.exists():
+        return set()
+    connection = sqlite3.connect(store, timeout=30)
+    try:
+        return set(connection.execute("SELECT key, value FROM measurements"))
+    except sqlite3.OperationalError as error:
+        assert "no such table" in str(error)
+        return set()
+    finally:
+        connection.close()
+
+
 def contents(folder: Path) -> Mapping[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -83,20 +98,24 @@ def test_killed_at_any_moment_it_leaves_nothing_broken(folder: Path) -> None:
     begun = time.monotonic()
     assert end(start(words(folder, "first.onnx"))) == (0, "")
     usual = time.monotonic() - begun
-    finished = 0
+    finished, kept = 0, list[int]()
     for number in range(KILLS):
         if number % 5 == 0:
             (folder / "store.sqlite3").unlink()  # so that builds take as long again
         process = start(words(folder))
         time.sleep(rng.uniform(0, usual))
+        before = measured(folder / "store.sqlite3")
         process.kill()
         code, _ = end(process)
         finished += code == 0
         whole(output)
         with Store(folder / "store.sqlite3") as store:
-            known = len(store)
-        assert known >= 0
+            assert len(store) >= len(before)
+        assert before <= measured(folder / "store.sqlite3")
+        kept.append(len(before))
+    assert not list(folder.glob("*.bak"))
     assert finished < KILLS
+    assert any(kept)  # of what some killed builds had measured
     code, said = end(start(words(folder)))
     assert code == 0, said
     assert whole(output)

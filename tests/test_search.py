@@ -113,6 +113,22 @@ def test_meets_a_budget(
         assert total_error(best.selection) <= total_error(oracle) + 1e-3
 
 
+def test_layers_that_save_more_in_the_network_leave_room(table: CostTable) -> None:
+    world = World(table, scale=1.25)
+    search = world.search()
+    fastest = search.solver.within_error(table, math.inf)
+    alone = 1 - table.saved_ms(fastest) / world.dense_ms
+    budget = 0.6 * alone + 0.4 * world.ratio(fastest)
+    best = search.run(budget, math.inf)
+    # By the layers' own times no selection fits; yet the fastest is not what a budget asks for.
+    assert search.tried[0].selection == fastest and world.ratio(fastest) < 0.9 * budget
+    assert budget * (1 - BUDGET_SLACK) - 0.02 <= best.trial.ratio <= budget
+    oracle = milp.least_error(
+        table, table.dense_ms - (1 - budget * (1 - 2 * BUDGET_SLACK)) * world.dense_ms / 1.25
+    )
+    assert oracle is not None and total_error(best.selection) <= total_error(oracle) + 1e-3
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.02])
 @pytest.mark.parametrize("max_error", [0.1, 0.3, 0.6])
 @pytest.mark.parametrize("gain", [0.05, 0.5, 3.0])

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import onnx
 
-from tdc_calibration.histograms import activation_names, collect
+from tdc_calibration.histograms import activation_names, extremes
 from tdc_deploy.backends.base import Backend
 from tdc_deploy.graph.half import COMPUTING, LARGEST, holds_beyond_half, to_half
 from tdc_deploy.graph.names import name_nodes
@@ -63,9 +63,9 @@ class HalfNetwork:
 
     def _overflowing(self) -> Sequence[str]:
         names = activation_names(self.network)
-        found = collect(self.network, names, self._samples, self._backend)
+        found = extremes(self.network, names, self._samples, self._backend)
         limit = LARGEST / HEADROOM
-        large = {name for name, h in found.items() if max(-h.low, h.high) > limit}
+        large = {name for name, (low, high) in found.items() if max(-low, high) > limit}
         return [
             node.name
             for node in self.network.graph.nodes

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tdc_deploy.backends.base import Backend
 from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.network import Network, model_of
-from tdc_deploy.graph.shapes import Shapes, infer_shapes, infer_types
+from tdc_deploy.graph.shapes import infer_shapes, infer_types
 from tdc_deploy.samples import Samples
 
 # Folded to magnitudes, a histogram of both signs still has the 2048 bins of TensorRT's calibrator.
@@ -62,15 +62,10 @@ def collect(
     Raises:
         TdcError: an activation is NaN or infinite.
     """
-    shapes = infer_shapes(network, {name: a.shape for name, a in samples.first_batch().items()})
     found: dict[str, Histogram] = {}
-    for group in _groups(names, shapes):
-        ranges = dict.fromkeys(group, (0.0, 0.0))
+    for group in _groups(network, names, samples):
+        ranges = _ranges(network, group, samples, backend)
         counts = {name: np.zeros(BINS, np.int64) for name in group}
-        for values in _runs(network, group, samples, backend):
-            for name, value in values.items():
-                least, most = _finite(name, value.min()), _finite(name, value.max())
-                ranges[name] = (min(ranges[name][0], least), max(ranges[name][1], most))
         for values in _runs(network, group, samples, backend):
             for name, value in values.items():
                 counts[name] += _counts(value, *ranges[name])
@@ -78,7 +73,33 @@ def collect(
     return found
 
 
-def _groups(names: Sequence[str], shapes: Shapes) -> Iterator[list[str]]:
+def extremes(
+    network: Network, names: Sequence[str], samples: Samples, backend: Backend
+) -> dict[str, tuple[float, float]]:
+    """The least and the largest value of each named activation over all samples, and of 0: in one pass.
+
+    Raises:
+        TdcError: an activation is NaN or infinite.
+    """
+    found: dict[str, tuple[float, float]] = {}
+    for group in _groups(network, names, samples):
+        found |= _ranges(network, group, samples, backend)
+    return found
+
+
+def _ranges(
+    network: Network, names: Sequence[str], samples: Samples, backend: Backend
+) -> dict[str, tuple[float, float]]:
+    ranges = dict.fromkeys(names, (0.0, 0.0))
+    for values in _runs(network, names, samples, backend):
+        for name, value in values.items():
+            least, most = _finite(name, value.min()), _finite(name, value.max())
+            ranges[name] = (min(ranges[name][0], least), max(ranges[name][1], most))
+    return ranges
+
+
+def _groups(network: Network, names: Sequence[str], samples: Samples) -> Iterator[list[str]]:
+    shapes = infer_shapes(network, {name: a.shape for name, a in samples.first_batch().items()})
     group: list[str] = []
     held = 0
     for name in names:

@@ -93,6 +93,8 @@ class Int8Build:
                 break
             error = tighter(built.comparison, self.goal, aimed.max_error)
             aimed = replace(aimed, max_error=error)
+        for search in searches:
+            search.share = evaluator.dense_ms / self.evaluator.dense_ms
         plan = _against_source(built.plan, self.evaluator.dense_ms)
         return replace(built, plan=plan, searches=tuple(searches))
 
@@ -184,7 +186,9 @@ def fastest_scheme(source: Source, backend: OnnxRuntimeBackend, store: Store) ->
     largest = max(layers, key=lambda layer: dense_cost(layer).macs)
     times = {}
     for scheme in schemes:
-        profiler = LayerProfiler(int8_backend(backend, scheme), store, Int8Choices(scheme).model)
+        choices = Int8Choices(scheme)
+        on = int8_backend(backend, scheme)
+        profiler = LayerProfiler(on, store, choices.model, choices.revisions)
         times[scheme] = profiler.latency(largest, DENSE_INT8)
     return min(schemes, key=lambda scheme: times[scheme])
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from tdc_calibration.int8 import Scheme, quantise
+from tdc_calibration.int8 import REVISION, Scheme, quantise
 from tdc_deploy.graph.network import network_of
 from tdc_deploy.profiling.bounds import Roofline
 from tdc_deploy.profiling.layers import layer_model
 from tdc_deploy.ranks.choices import OnnxRuntimeChoices
-from tdc_deploy.types import Candidate, ConvLayer
+from tdc_deploy.types import Candidate, ConvLayer, Precision
 
 # Of activations whose values make no difference to the time.
 ANY_RANGE = (-4.0, 4.0)
@@ -26,6 +26,11 @@ class Int8Choices:
 
     scheme: Scheme
     paper_grid: bool = False
+
+    @property
+    def revisions(self) -> Mapping[Precision, int]:
+        """That of the Q/DQ form."""
+        return {"int8": REVISION}
 
     def offered(self, layer: ConvLayer) -> list[Candidate]:
         """The candidates of a layer but dense."""

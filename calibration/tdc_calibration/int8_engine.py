@@ -6,25 +6,39 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from tdc_calibration.calibrators import Range
 from tdc_calibration.int8 import check_quantisable
+from tdc_deploy.graph.half import LEAST_SCALE, QUANTISING_OPSET
 from tdc_deploy.graph.names import Names, name_nodes
-from tdc_deploy.graph.network import Network
+from tdc_deploy.graph.network import Network, model_of, network_of
+from tdc_deploy.graph.opset import with_opset
 
 LEVELS = 127
+
+REVISION = 1
+"""Raised whenever the same layer or network and ranges make another Q/DQ form: what was measured on it is
+then void."""
+
+# Of activations whose values make no difference to the time.
+ANY_RANGE = (-4.0, 4.0)
+
+# The first opset whose scales may be float16.
+OPSET = QUANTISING_OPSET
 
 
 def quantise_for_tensorrt(
     network: Network, ranges: Mapping[str, Range], keep: Collection[str] = ()
 ) -> Network:
-    """A copy with explicit Q/DQ: symmetric int8, weights with a scale for each output channel.
+    """A copy with explicit Q/DQ: symmetric int8, weights with a scale for each output channel; all scales
+    are float16 numbers, so that the form means the same once it is rewritten to fp16.
 
     In front of each convolution, and of the shortcut of each residual addition, whose other input comes
     from a convolution: TensorRT then makes one kernel of both and of an activation behind. Outputs and
-    biases stay float32, and so do the convolutions `keep`. Weights are stored in float32 with their own
+    biases stay as they are, and so do the nodes `keep`. Weights are stored in float32 with their own
     Q/DQ, as every TensorRT from 8 on takes them.
 
     Raises:
@@ -37,7 +51,7 @@ def quantise_for_tensorrt(
     convs = [node for node in copied.graph.nodes if _is_conv(node) and node.name not in keep]
     outputs = {node.outputs[0].name for node in convs}
     for node in list(copied.graph.nodes):
-        if node.op == "Add" and not node.domain:
+        if node.op == "Add" and not node.domain and node.name not in keep:
             place = _shortcut(node, outputs)
             if place is not None:
                 node.inputs[place] = writer.activation(node.inputs[place])
@@ -93,8 +107,49 @@ class _Writer:
 
 
 def _scale(largest: float) -> float:
-    """The step of int8 over ±largest; of zeros alone, any."""
-    return largest / LEVELS if largest > 0 else 1.0
+    """The step of int8 over ±largest, rounded up to a float16 number; of zeros alone, any.
+
+    Below LEAST_SCALE it is that, which float16 holds: a range so small loses levels.
+    """
+    if not largest > 0:
+        return 1.0
+    step = max(largest / LEVELS, LEAST_SCALE)
+    held = np.float16(step)
+    return float(held if float(held) >= step else np.nextafter(held, np.float16(np.inf)))
+
+
+def layer_in_int8(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model of one layer in Q/DQ form, from 8 bits to 8 bits as between layers in INT8."""
+    network = with_opset(network_of(model), OPSET)
+    graph = network.graph
+    tensors = [*graph.inputs, *(tensor for node in graph.nodes for tensor in node.outputs)]
+    quantised = quantise_for_tensorrt(network, {tensor.name: ANY_RANGE for tensor in tensors})
+    _quantise_output(quantised.graph)
+    _begin_in_int8(quantised.graph)
+    return model_of(quantised)
+
+
+def _quantise_output(graph: gs.Graph) -> None:
+    (output,) = graph.outputs
+    scale = gs.Constant("y/scale", np.asarray(_scale(ANY_RANGE[1]), np.float32))
+    made = gs.Variable("y/int8", np.int8, output.shape)
+    node = gs.Node("QuantizeLinear", "y/QuantizeLinear")
+    node.inputs = [output, scale, gs.Constant("y/zero", np.asarray(0, np.int8))]
+    node.outputs = [made]
+    graph.nodes.append(node)
+    graph.outputs = [made]
+
+
+def _begin_in_int8(graph: gs.Graph) -> None:
+    """Leave out the first QuantizeLinear, so that the input is what it made."""
+    (value,) = graph.inputs
+    (first,) = value.outputs
+    inside = first.outputs[0]
+    inside.shape, inside.dtype = value.shape, np.int8
+    first.inputs.clear()
+    first.outputs.clear()
+    graph.inputs = [inside]
+    graph.cleanup().toposort()
 
 
 def _is_conv(node: gs.Node) -> bool:

@@ -12,15 +12,13 @@ from tdc_calibration.calibrators import CALIBRATORS, Calibrator, Range, ranges_o
 from tdc_calibration.histograms import Histogram, activation_names, collect
 from tdc_calibration.int8 import Scheme, quantise, weighted_nodes, with_exact_weights
 from tdc_deploy.backends.base import Backend
+from tdc_deploy.compress import PARTS
 from tdc_deploy.graph.network import Network, model_of
 from tdc_deploy.samples import SPLIT_FROM, Samples
 from tdc_deploy.verify import Outputs, compare_outputs, run_all
 
 # Every so many-th of the calibration samples judges, and the others calibrate.
 JUDGES = 4
-
-# What the parts of a decomposed layer are called, after its name.
-PARTS = ("/first", "/core", "/last")
 
 
 class Int8Network:
@@ -29,6 +27,9 @@ class Int8Network:
     `layers` are what may go back to float32: a node with stored weights, or all the parts of a layer that
     was decomposed; by name, each with its nodes.
     """
+
+    symmetric = False
+    """Whether ranges are as wide on both sides of 0."""
 
     def __init__(
         self, network: Network, samples: Samples, backend: Backend, scheme: Scheme
@@ -42,10 +43,19 @@ class Int8Network:
 
     def model(self, calibrator: Calibrator, keep: Collection[str] = ()) -> onnx.ModelProto:
         """The network in Q/DQ form, with the layers `keep` in float32."""
-        nodes = [node for layer in keep for node in self.layers.get(layer, ())]
+        nodes = self.nodes_of(keep)
+        return quantise(self.network.copy(), self.ranges(calibrator), self.scheme, nodes)
+
+    def nodes_of(self, layers: Collection[str]) -> list[str]:
+        """The nodes of these layers."""
+        return [node for layer in layers for node in self.layers.get(layer, ())]
+
+    def ranges(self, calibrator: Calibrator) -> dict[str, Range]:
+        """The range of every activation."""
         if calibrator not in self._ranges:
-            self._ranges[calibrator] = ranges_of(self._histograms, calibrator)
-        return quantise(self.network.copy(), self._ranges[calibrator], self.scheme, nodes)
+            made = ranges_of(self._histograms, calibrator, symmetric=self.symmetric)
+            self._ranges[calibrator] = made
+        return self._ranges[calibrator]
 
     def best_calibrator(self) -> Calibrator:
         """The calibrator whose ranges leave the least error of the outputs on samples that it did not see.

@@ -95,10 +95,12 @@ class RangeOf:
             highest = np.maximum(self._highest, highest)
         self._lowest, self._highest = lowest, highest
         self._grow(float(lowest.min()), float(highest.max()))
+        per_bin = math.ldexp(1.0, -self._exponent)
         for sample in values.reshape(len(values) if values.ndim > 1 else 1, -1):
             step = -(-len(sample) // SPREAD)
-            numbers = np.floor(np.ldexp(sample[::step].astype(np.float64), -self._exponent))
-            bins = numbers.astype(np.int64) - self._first
+            numbers = sample[::step].astype(np.float64)
+            numbers *= per_bin  # exact: a power of two
+            bins = np.floor(numbers, out=numbers).astype(np.int64) - self._first
             self._counts += np.bincount(bins, minlength=BINS)
 
     def result(self) -> TensorRange:

@@ -40,7 +40,12 @@ def rivals_of(
 
 
 def engine_quantiser(
-    lower: LowerPrecision, source: Source, samples: Samples, goal: Goal, progress: Progress
+    lower: LowerPrecision,
+    source: Source,
+    samples: Samples,
+    goal: Goal,
+    backend: OnnxRuntimeBackend,
+    progress: Progress,
 ) -> EngineQuantiser:
     """What makes the Q/DQ form of a TensorRT engine.
 
@@ -49,7 +54,7 @@ def engine_quantiser(
     """
     _check_real(lower, samples)
     check_quantisable(source.network)
-    return EngineQuantiser(source, samples, goal, lower.chosen, progress)
+    return EngineQuantiser(source, samples, goal, lower.chosen, backend, progress)
 
 
 def _check_real(lower: LowerPrecision, samples: Samples) -> None:

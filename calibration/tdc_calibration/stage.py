@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -73,6 +72,7 @@ class Calibrated:
     source: Source
     samples: Samples
     in_sequence: InSequence | None
+    warnings: tuple[str, ...] = ()
 
 
 def calibrated(
@@ -141,11 +141,11 @@ def _check_unseen(source: Source, inputs: Samples, data_sha256: str, where: str)
 def _data_aware(
     source: Source, found: Calibration, samples: Samples, backend: OnnxRuntimeBackend
 ) -> Calibrated:
-    for warning in found.warnings:
-        warnings.warn(warning, stacklevel=2)
     seen, _ = samples.split()
     choice = SequentialChoice(seen, backend)
-    return Calibrated(source.with_statistics(found.statistics), samples, choice)
+    return Calibrated(
+        source.with_statistics(found.statistics), samples, choice, tuple(found.warnings)
+    )
 
 
 def _roles(reader: Reader, inputs: Samples | None) -> tuple[Reader, Samples]:

@@ -40,11 +40,17 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
 
 
 def is_calibration(path: Path) -> bool:
-    """Whether a file looks like a calibration, and not like samples; it may still be damaged."""
+    """Whether a file looks like a calibration, and not like samples; it may still be damaged.
+
+    An archive whose contents cannot be listed does not: what reads samples then says so.
+    """
     if not path.is_file() or not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return HEAD in archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return HEAD in archive.namelist()
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return False
 
 
 def read_calibration(path: Path, source: Source | None = None) -> Calibration:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tdc_calibration.in_turn import hand_out_in_turn
 from tdc_calibration.readers import Reader
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend, available_cpus
 from tdc_deploy.errors import TdcError
@@ -21,7 +22,7 @@ from tdc_deploy.progress import Progress, silent
 from tdc_deploy.source import Source
 
 # Bytes that observers and the tensors of one run may take in one pass over the data.
-PASS_BYTES = 2**31
+PASS_BYTES = 5 * 2**29
 
 
 class Observer(Protocol):
@@ -112,6 +113,7 @@ class _Pass:
         threads: int,
     ) -> None:
         self._network: Network = source.network
+        self._shapes = source.shapes
         self._reader = reader
         self._watched = watched
         self._types = types
@@ -123,6 +125,7 @@ class _Pass:
         if scores is not None and scores.name is not None and scores.name not in wanted:
             wanted.append(scores.name)
         prefix = prefix_to(self._network, {name: self._types[name] for name in wanted})
+        hand_out_in_turn(prefix, [name for name in wanted if len(self._shapes.get(name, ())) == 4])
         fed = {tensor.name for tensor in prefix.graph.inputs}
         workers = self._threads or available_cpus()
         done, total = 0, self._reader.known_count
@@ -130,26 +133,40 @@ class _Pass:
             OnnxRuntimeBackend(self._threads).runner(model_of(prefix)) as runner,
             ThreadPoolExecutor(workers) as pool,
         ):
+            # Handing work to a single thread would only cost time.
+            each = map if workers == 1 else pool.map
+
+            def infer(feeds: Mapping[str, Any]) -> dict[str, Any]:
+                used = {name: array for name, array in feeds.items() if name in fed}
+                return dict(runner.infer(used, check_inputs=False)) if wanted else {}
+
             for feeds, count in self._reader.batches():
                 progress(done, total or done + count)
-                used = {name: array for name, array in feeds.items() if name in fed}
-                values = dict(runner.infer(used, check_inputs=False)) if wanted else {}
-                if scores is not None:
-                    scores.add(values, count, self._reader.spec.batch)
-                self._show(pool, values | feeds, count)
+                self._show(each, infer(feeds), feeds, count, scores)
                 done += count
         progress(done, done)
 
-    def _show(self, pool: ThreadPoolExecutor, values: Mapping[str, Any], count: int) -> None:
-        tasks = []
+    def _show(
+        self,
+        each: Callable[..., Iterable[None]],
+        values: Mapping[str, Any],
+        feeds: Mapping[str, Any],
+        count: int,
+        scores: _Scores | None,
+    ) -> None:
+        if scores is not None:
+            scores.add(values, count, self._reader.spec.batch)
+        looking: list[Observer] = []
+        arrays: list[NDArray[Any]] = []
         for name, observers in self._watched.items():
-            x = np.asarray(values[name])
+            x = np.asarray(feeds[name] if name in feeds else values[name])
             # Inside, the first dimension may hold more than the samples (crops, frames).
             if x.ndim and len(x) == self._reader.spec.batch:
                 x = x[:count]
-            tasks += [pool.submit(_quietly, observer, x) for observer in observers]
-        for task in tasks:
-            task.result()
+            looking += observers
+            arrays += [x] * len(observers)
+        for _ in each(_quietly, looking, arrays):
+            pass
 
 
 def _quietly(observer: Observer, x: NDArray[Any]) -> None:

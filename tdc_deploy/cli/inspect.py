@@ -95,11 +95,14 @@ def _inspect_engine(out: Output, path: Path) -> None:
 def _print_sidecar(out: Output, sidecar: dict[str, Any]) -> None:
     layers = (sidecar["plan"] or {}).get("layers", {})
     rows = [
-        (name, choice["form"], choice.get("r_in") or "-", choice.get("r_out") or "-")
+        (
+            *(name, choice["form"], choice.get("r_in") or "-", choice.get("r_out") or "-"),
+            *(choice["implementation"], choice["precision"]),
+        )
         for name, choice in layers.items()
     ]
     if rows:
-        out.table(("layer", "form", "r_in", "r_out"), rows)
+        out.table(("layer", "form", "r_in", "r_out", "chain", "precision"), rows)
     for entry in sidecar["inputs"]:
         least, best, largest = ("x".join(map(str, entry[end])) for end in ("min", "opt", "max"))
         out.text(

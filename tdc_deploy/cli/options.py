@@ -49,7 +49,7 @@ StoreOption = Annotated[
 ]
 ReportOption = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option(help="HTML page about the result to write with it; needs the extra [report]."),
+    typer.Option(help="HTML page about the result to write with it; needs the extra `report`."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]

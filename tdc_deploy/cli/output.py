@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,8 @@ class Output:
         self.as_json = as_json
         self.quiet = quiet
         self.verbose = verbose
+        if quiet:
+            warnings.simplefilter("ignore")
         self._out = Console(soft_wrap=False)
         if not self._out.is_terminal:
             self._out.width = PIPE_WIDTH

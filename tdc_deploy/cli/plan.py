@@ -144,9 +144,10 @@ def print_layers(out: Output, plan: Plan) -> None:
 
 
 def _form(candidate: Candidate) -> str:
-    """The form and ranks; a chain that is not to be fused says so."""
+    """The form and ranks; a chain that is not to be fused says so, and a layer in INT8."""
     native = candidate.form == "tucker2" and candidate.implementation == "native"
-    return f"{candidate} native" if native else str(candidate)
+    int8 = candidate.precision == "int8"
+    return f"{candidate}{' native' if native else ''}{' int8' if int8 else ''}"
 
 
 def _print_network(out: Output, plan: Plan, output: Path | None) -> None:

@@ -36,6 +36,14 @@ _RESHAPING = ("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identi
 _CUTTING = ("Slice", "Split", "Concat", "Gather", "Pad", "Expand", "Tile", "Where")
 MOVING = frozenset((*_RESHAPING, *_CUTTING, "DepthToSpace", "SpaceToDepth"))
 
+# Between numbers and 8 bits; their scale has the type of the numbers.
+QUANTISING = frozenset({"QuantizeLinear", "DequantizeLinear"})
+QUANTISING_OPSET = 19
+"""The first whose QuantizeLinear and DequantizeLinear know float16."""
+
+LEAST_SCALE = 2.0**-17
+"""The least scale that float16 holds to within 0.4%: 128 of its smallest steps."""
+
 # These look at no element.
 SHAPES = frozenset({"Shape", "Size"})
 
@@ -49,10 +57,12 @@ _OWN_TYPE = {"Resize": (1, 2)}
 _BOUNDS = frozenset({"Clip", "Min", "Max", "Pad", "Where"})
 
 
-def to_half(network: Network, keep: Collection[str] = ()) -> list[str]:
+def to_half(network: Network, keep: Collection[str] = (), quantising: bool = False) -> list[str]:
     """Make the network compute in float16, in place; its inputs and outputs keep their types.
 
-    The nodes named in `keep` stay float32.
+    The nodes named in `keep` stay float32. `quantising` rewrites QuantizeLinear and DequantizeLinear too,
+    where the opset knows float16 and float16 holds their scales. That is for TensorRT: ONNX Runtime 1.32
+    rounds the biases of convolutions between them by the product of two float16 scales, which may be 0.
 
     Returns:
         Warnings, one for each constant that was clamped.
@@ -61,7 +71,7 @@ def to_half(network: Network, keep: Collection[str] = ()) -> list[str]:
         TdcError: a weight is beyond float16's range.
     """
     network.graph.toposort()
-    rewriting = _Rewriting(network.graph, infer_types(network))
+    rewriting = _Rewriting(network.graph, infer_types(network), quantising)
     for node in list(network.graph.nodes):
         if node.name not in keep:
             rewriting.rewrite(node)
@@ -77,10 +87,13 @@ class _Rewriting:
     version; so graph outputs and what subgraphs capture stay as they are.
     """
 
-    def __init__(self, graph: gs.Graph, types: Mapping[str, np.dtype[Any]]) -> None:
+    def __init__(
+        self, graph: gs.Graph, types: Mapping[str, np.dtype[Any]], quantising: bool
+    ) -> None:
         self._graph = graph
         self._types = types
         self._names = Names(graph)
+        self._quantising = quantising and int(graph.opset) >= QUANTISING_OPSET
         self._half: dict[str, gs.Tensor] = {}
         self._produced: dict[str, gs.Tensor] = {}
         self.warnings: list[str] = []
@@ -114,6 +127,8 @@ class _Rewriting:
             return node.op in op.OPERATORS
         if not _is_standard(node):
             return False
+        if node.op in QUANTISING:
+            return self._quantising and _holds_scale(node.inputs[1])
         if node.op in MOVING:
             return any(tensor.name in self._produced for tensor in node.inputs)
         if node.op == "AveragePool":
@@ -169,6 +184,14 @@ def holds_beyond_half(node: gs.Node) -> bool:
     floats = [values for values in constants if values.dtype == np.float32]
     large = any((np.isfinite(v) & (np.abs(v) > LARGEST)).any() for v in floats)
     return large and node.op not in _BOUNDS
+
+
+def _holds_scale(scale: gs.Tensor) -> bool:
+    """Whether float16 holds the scales of 8 bits, so that they mean the same."""
+    if not isinstance(scale, gs.Constant) or scale.dtype != np.float32:
+        return False
+    values = np.asarray(scale.values)
+    return bool((values >= LEAST_SCALE).all() and (values <= LARGEST).all())
 
 
 def _is_standard(node: gs.Node) -> bool:

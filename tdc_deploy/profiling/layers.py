@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, TypeAlias
@@ -18,7 +18,7 @@ from tdc_deploy.profiling.measure import LAYER, Feeds
 from tdc_deploy.profiling.store import Store
 from tdc_deploy.progress import Progress, silent
 from tdc_deploy.tucker.cost import chain_layers
-from tdc_deploy.types import Candidate, ConvLayer, Timing
+from tdc_deploy.types import Candidate, ConvLayer, Precision, Timing
 
 OPSET = 17
 IR_VERSION = 8
@@ -65,16 +65,24 @@ def layer_model(layer: ConvLayer, candidate: Candidate) -> onnx.ModelProto:
 class LayerProfiler:
     """Latencies of layers on one backend, asked of the store first.
 
-    `model` makes the model of a layer in a form. `measured` counts the latencies that had to be
-    measured; `refused` are the errors of candidates that the backend cannot build or run.
+    `model` makes the model of a layer in a form; `revisions` says of a candidate's precision which version
+    of its form that is, which is part of what a latency is kept under. `measured` counts the latencies
+    that had to be measured; `refused` are the errors of candidates that the backend cannot build or run.
     """
 
-    def __init__(self, backend: Backend, store: Store, model: LayerModel = layer_model) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        store: Store,
+        model: LayerModel = layer_model,
+        revisions: Mapping[Precision, int] | None = None,
+    ) -> None:
         self.backend = backend
         self.store = store
         self.measured = 0
         self.refused: list[TdcError] = []
         self._model = model
+        self._revisions = revisions or {}
         self._asked: tuple[ConvLayer, Candidate] | None = None
 
     def latency(self, layer: ConvLayer, candidate: Candidate) -> float:
@@ -152,7 +160,9 @@ class LayerProfiler:
         del shape["name"]
         form = asdict(candidate)
         del form["error"], form["latency_ms"]
-        return {"backend": self.backend.describe(), "layer": shape, "candidate": form}
+        described = {"backend": self.backend.describe(), "layer": shape, "candidate": form}
+        revision = self._revisions.get(candidate.precision)
+        return described if revision is None else {**described, "revision": revision}
 
 
 def _feeds(model: onnx.ModelProto, layer: ConvLayer) -> dict[str, NDArray[Any]]:

@@ -7,8 +7,9 @@ import json
 import sqlite3
 import time
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,18 +26,28 @@ def default_store_path() -> Path:
     return cache_folder() / "measurements.sqlite3"
 
 
+def _warned(message: str) -> None:
+    warnings.warn(message, stacklevel=5)
+
+
 class Store:
     """Measurements keyed by everything that changes them; each is on disk as soon as it is put.
 
     Several processes may share a file. One that cannot be read, or that another version wrote, is set
-    aside under a new name with a warning, and a fresh one begun. Use as a context manager.
+    aside under a new name with a warning, and a fresh one begun, by one process alone. Use as a context
+    manager.
+
+    Args:
+        path: the file; by default in the user's cache directory.
+        warn: takes the warning; by default it is one of Python's.
 
     Raises:
         TdcError: the folder cannot be written.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, warn: Callable[[str], None] = _warned) -> None:
         self.path = path or default_store_path()
+        self._warn = warn
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = self._open()
@@ -61,7 +72,11 @@ class Store:
             ) from None
 
     def put(self, kind: str, description: Mapping[str, Any], value: Any) -> None:
-        """Keep a JSON value; an older one of the same description is replaced."""
+        """Keep a JSON value; an older one of the same description is replaced.
+
+        Raises:
+            TdcError: the file cannot be written, or was damaged meanwhile.
+        """
         row = (
             _key(kind, description),
             kind,
@@ -74,10 +89,10 @@ class Store:
                 self._connection.execute(
                     "INSERT OR REPLACE INTO measurements VALUES (?, ?, ?, ?, ?)", row
                 )
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             raise TdcError(
                 f"the latency store {self.path} cannot be written: {error}",
-                fix=f"free some space, or set {CACHE_VARIABLE} to another folder",
+                fix=f"free some space or move the file away, or set {CACHE_VARIABLE} to another folder",
             ) from None
 
     def __len__(self) -> int:
@@ -104,14 +119,39 @@ class Store:
             return self._connect()
         except sqlite3.OperationalError:
             raise  # locked or not writable: the file itself may be well
+        except sqlite3.DatabaseError:
+            with self._alone():
+                return self._begun_anew()
+
+    def _begun_anew(self) -> sqlite3.Connection:
+        """A fresh file in place of what is not one, unless another process has begun it meanwhile."""
+        try:
+            return self._connect()
+        except sqlite3.OperationalError:
+            raise
         except sqlite3.DatabaseError as error:
             aside = self._set_aside()
-            warnings.warn(
+            self._warn(
                 f"the latency store {self.path} is not one of this version ({error}): it is kept as "
-                f"{aside.name}, and a new one begun",
-                stacklevel=3,
+                f"{aside.name}, and a new one begun"
             )
             return self._connect()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While no other process sets the file aside. The lock's own file stays: who removed it could
+        remove what another one waits for.
+        """
+        if (
+            find_spec("fcntl") is None
+        ):  # Windows, which does not rename a file that is open elsewhere
+            yield
+            return
+        import fcntl
+
+        with self.path.with_name(f"{self.path.name}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S)
@@ -138,11 +178,12 @@ class Store:
         serial = 0
         while (aside := self.path.with_name(f"{stem}-{serial}.bak")).exists():
             serial += 1
-        with suppress(FileNotFoundError):  # another process was faster
-            self.path.replace(aside)
-        # A journal of the old file must not be played back into the new one.
+        # A journal of the old file must not be played back into the new one. It goes first: once the
+        # file has gone, it could be that of a new one.
         with suppress(FileNotFoundError):
-            self.path.with_name(f"{self.path.name}-journal").unlink()
+            journal = self.path.with_name(f"{self.path.name}-journal")
+            journal.replace(aside.with_name(f"{aside.name}-journal"))
+        self.path.replace(aside)
         return aside
 
 

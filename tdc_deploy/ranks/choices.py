@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,11 +13,16 @@ from numpy.typing import NDArray
 from tdc_deploy.profiling.bounds import Roofline
 from tdc_deploy.profiling.layers import layer_model
 from tdc_deploy.ranks.candidates import enumerate_candidates, enumerate_tdc_candidates, prune
-from tdc_deploy.types import Candidate, ConvLayer
+from tdc_deploy.types import Candidate, ConvLayer, Precision
 
 
 class Choices(Protocol):
     """Which candidates a layer is offered, which of them are measured, and as what model."""
+
+    @property
+    def revisions(self) -> Mapping[Precision, int]:
+        """By precision, which version of its form `model` makes: another one is measured anew."""
+        ...
 
     def offered(self, layer: ConvLayer) -> list[Candidate]:
         """The candidates of a layer but dense."""
@@ -48,6 +53,11 @@ class OnnxRuntimeChoices:
     """Every form, a fused chain being as fast as its parts; or the paper's whole grid."""
 
     paper_grid: bool = False
+
+    @property
+    def revisions(self) -> Mapping[Precision, int]:
+        """None: a layer's form is its description."""
+        return {}
 
     def offered(self, layer: ConvLayer) -> list[Candidate]:
         """The candidates of a layer but dense."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,7 @@ from tdc_deploy.profiling.bounds import Roofline
 from tdc_deploy.profiling.layers import layer_model
 from tdc_deploy.ranks.candidates import enumerate_candidates, enumerate_tdc_candidates
 from tdc_deploy.tucker.cost import chain_layers, dense_cost
-from tdc_deploy.types import Candidate, ConvLayer, Form, Implementation
+from tdc_deploy.types import Candidate, ConvLayer, Form, Implementation, Precision
 
 MOST_FUSED = 12
 MOST_NATIVE: dict[Form, int] = {"tucker2": 8, "tucker_in": 3, "tucker_out": 3, "svd": 12}
@@ -45,6 +45,11 @@ class GpuChoices:
     precision: PrecisionName
     paper_grid: bool = False
     fused_us: Callable[[TuckerShape], float] | None = None
+
+    @property
+    def revisions(self) -> Mapping[Precision, int]:
+        """None: what is built of a layer is in the backend's key."""
+        return {}
 
     def offered(self, layer: ConvLayer) -> list[Candidate]:
         """The candidates of a layer but dense; ranks are multiples of 8, the kernels' vectors."""

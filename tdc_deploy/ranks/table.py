@@ -20,12 +20,13 @@ class Row:
     """A layer and its candidates, dense first; every one with its error and its measured latency.
 
     `sensitivity` is what a share of lost energy in this layer adds to the square of the network's
-    output error.
+    output error, `rounding` what computing it in INT8 does.
     """
 
     layer: ConvLayer
     candidates: tuple[Candidate, ...]
     sensitivity: float = 1.0
+    rounding: float = 0.0
 
     @property
     def dense_ms(self) -> float:
@@ -34,7 +35,8 @@ class Row:
 
     def penalty(self, candidate: Candidate) -> float:
         """What `candidate` adds to the square of the network's output error, as far as it is additive."""
-        return self.sensitivity * candidate.error
+        rounding = self.rounding if candidate.precision == "int8" else 0.0
+        return self.sensitivity * candidate.error + rounding
 
     def macs(self, candidate: Candidate) -> int:
         """Multiply-accumulates of the layer as `candidate`."""

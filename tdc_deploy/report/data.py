@@ -82,7 +82,7 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class FormReport:
-    """One form of the network that was built as an engine."""
+    """One form of the network that was built, alone in a file or an engine."""
 
     name: str
     time_ms: float

@@ -46,8 +46,9 @@ def _conv(entry: Entry, plan: Plan | None, table: CostTable | None) -> LayerRepo
         return LayerReport(name, entry.layer, entry.form, entry.form, None, None, why)
     candidate = choice.candidate
     dense = candidate.form == "dense"
-    why = _why_dense(None if table is None else table.rows.get(name)) if dense else ""
-    after_ms = choice.dense_ms if dense else candidate.latency_ms
+    as_it_is = dense and candidate.precision != "int8"
+    why = _why_dense(None if table is None else table.rows.get(name)) if as_it_is else ""
+    after_ms = choice.dense_ms if as_it_is else candidate.latency_ms
     return LayerReport(name, entry.layer, entry.form, candidate, choice.dense_ms, after_ms, why)
 
 

@@ -104,8 +104,8 @@ def _predictions(report: Report) -> Html:
 def _forms(report: Report) -> Html:
     if not report.forms:
         return Html("")
-    return _card("Forms that were built", "Each as one engine; time against the source’s own form.",
-                 forms_table(report.forms))  # fmt: skip
+    text = "Each is a whole network; the ratio is to the time of the source as it came."
+    return _card("Forms that were built", text, forms_table(report.forms))
 
 
 def _layers(report: Report) -> Html:
@@ -124,7 +124,7 @@ def _layers(report: Report) -> Html:
     text = (
         f"{changed} of {len(report.layers)} layers are decomposed"
         f"{f', {came} came in so' if came else ''}; in the network’s order. "
-        f"Times are of each layer alone; energy lost is {energy}.{refused}"
+        f"Times are of each layer alone{_eight_bits(report)}; energy lost is {energy}.{refused}"
     )
     legend = _legend(
         ("bar before", "before"), ("bar after", "after"), ("bar loss", "energy lost"),
@@ -135,6 +135,13 @@ def _layers(report: Report) -> Html:
                 aria_label="Chart of layers")  # fmt: skip
     figure = tag("figure", legend, chart) if changed else Html("")
     return _card("Layers", text, figure, layer_table(report.layers))
+
+
+def _eight_bits(report: Report) -> str:
+    """What the layers' times are where they were planned in INT8."""
+    forms = [layer.after for layer in report.layers if layer.after is not None]
+    planned = any(form.precision == "int8" for form in forms)
+    return " in 8 bits, dense before and planned after" if planned else ""
 
 
 def _environment(report: Report) -> Html:

@@ -24,7 +24,7 @@ def layer_table(layers: Sequence[LayerReport]) -> Html:
 
 
 def forms_table(forms: Sequence[FormReport]) -> Html:
-    """The engines that were built of one network."""
+    """The forms of one network that were built."""
     headers = [
         ("text", "form"), ("figure", "ms"), ("figure", "ratio"), ("figure", "error"), ("text", "precision"),
     ]  # fmt: skip

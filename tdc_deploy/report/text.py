@@ -84,4 +84,5 @@ def form(candidate: Candidate | None) -> str:
     if candidate is None:
         return "–"
     fused = ", fused" if candidate.implementation == "fused" else ""
-    return FORMS[candidate.form] + fused
+    int8 = ", INT8" if candidate.precision == "int8" else ""
+    return FORMS[candidate.form] + fused + int8

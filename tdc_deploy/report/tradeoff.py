@@ -21,15 +21,18 @@ SECONDS = 3.0
 
 
 def trade_off(searches: Sequence[Search]) -> TradeOff | None:
-    """The last search's frontier, and what all of them tried; None without a search."""
+    """The last search's frontier, and what all of them tried, as shares of the source's time; None
+    without a search.
+    """
     if not searches:
         return None
     trials = []
     for search in searches:
         for tried in search.tried:
-            measured = Point(tried.trial.ratio, tried.trial.error)
+            measured = Point(search.share * tried.trial.ratio, tried.trial.error)
+            predicted = Point(search.share * tried.predicted, tried.predicted_error)
             if math.isfinite(measured.error):
-                trials.append(TrialReport(Point(tried.predicted, tried.predicted_error), measured))
+                trials.append(TrialReport(predicted, measured))
     return TradeOff(frontier(searches[-1]), tuple(dict.fromkeys(trials)))
 
 
@@ -52,8 +55,11 @@ def frontier(search: Search) -> tuple[Point, ...]:
         selection = milp.least_error(table, table.dense_ms - sum(gap) / 2)
         if selection is not None:
             found[table.saved_ms(selection)] = table.penalty(selection)
-    share = search.scale / search.dense_ms
-    points = [Point(1 - share * saved, math.sqrt(search.gain * p)) for saved, p in found.items()]
+    per_ms = search.scale / search.dense_ms
+    points = [
+        Point(search.share * (1 - per_ms * saved), math.sqrt(search.gain * penalty))
+        for saved, penalty in found.items()
+    ]
     return tuple(_undominated(points))
 
 

@@ -134,7 +134,8 @@ def test_a_network_whose_layers_all_stay_float32_is_the_float_network(
     measured, later = vars(evaluate)["compare_fresh"], itertools.count()
 
     def faster_each_time(*arguments: Any) -> Ratio:
-        found, noise = measured(*arguments), 0.9 ** next(later)
+        noise = 0.9 ** next(later)
+        found: Ratio = measured(*arguments)
         return replace(found, value=noise * found.value, upper=noise * found.upper)
 
     monkeypatch.setattr(evaluate, "compare_fresh", faster_each_time)

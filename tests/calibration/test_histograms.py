@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tdc_calibration import histograms
-from tdc_calibration.histograms import BINS, _counts, activation_names, collect
+from tdc_calibration.histograms import BINS, _counts, activation_names, collect, extremes
 
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.errors import TdcError
@@ -63,6 +63,15 @@ def test_groups_change_nothing(made: Network, monkeypatch: pytest.MonkeyPatch) -
         # What a session puts out decides which kernels it fuses, and so the last bit.
         assert abs(whole[name].high - apart[name].high) <= 1e-5 * (1 + whole[name].high)
         assert whole[name].counts.sum() == apart[name].counts.sum()
+
+
+def test_extremes_are_where_the_bins_end(made: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(histograms, "GROUP_BYTES", 200_000)
+    names = activation_names(made)
+    counted = collect(made, names, samples(), OnnxRuntimeBackend(1))
+    found = extremes(made, names, samples(), OnnxRuntimeBackend(1))
+    assert found == {name: (h.low, h.high) for name, h in counted.items()}
+    assert list(found) == names
 
 
 def test_a_network_that_diverges_is_refused(made: Network) -> None:

@@ -130,6 +130,12 @@ def test_folders_are_classes(tmp_path: Path) -> None:
     (tmp_path / "ant").mkdir()
     with pytest.raises(TdcError, match=r"no images in .*ant"):
         open_data(tmp_path, spec(), preprocessing=UNIT)
+    # What that error proposes: with labels of one's own, folders number nothing.
+    csv = tmp_path / "labels.csv"
+    csv.write_text("".join(f"{number}\n" for number in range(5)))
+    labelled = open_data(tmp_path, spec(), preprocessing=UNIT, labels=csv)
+    assert labelled.labels is not None
+    assert labelled.labels.tolist() == [0, 1, 2, 3, 4]
     save(tmp_path, loose=picture())
     with pytest.raises(TdcError, match="images and folders of images"):
         open_data(tmp_path, spec(), preprocessing=UNIT)

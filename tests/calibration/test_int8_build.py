@@ -302,3 +302,16 @@ def test_a_network_whose_layers_all_fell_back_is_the_float_network(
     form = forms_of(artifact)["dense int8"]
     assert set(form["float_layers"]) > {"conv1", "conv2", "conv3"}
     assert "every layer stays float32, for the limits: it is a float32 network" in artifact.reason
+
+
+def test_another_qdq_form_is_measured_anew(
+    job: Job, fake_time: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Times of single INT8 layers are kept by its revision."""
+    job.build(precision="int8")
+    fake_time.measured = 0
+    job.build(precision="int8")
+    assert fake_time.measured == 0
+    monkeypatch.setattr("tdc_calibration.int8_choices.REVISION", 99)
+    job.build(precision="int8")
+    assert fake_time.measured > 5

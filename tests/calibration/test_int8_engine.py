@@ -9,13 +9,16 @@ import onnx
 import pytest
 from tdc_calibration.calibrators import Range, ranges_of
 from tdc_calibration.histograms import activation_names, collect
-from tdc_calibration.int8_engine import quantise_for_tensorrt
+from tdc_calibration.int8_engine import layer_in_int8, quantise_for_tensorrt
 
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.network import model_of
+from tdc_deploy.profiling.layers import layer_model
 from tdc_deploy.samples import Samples
+from tdc_deploy.types import Candidate, Ranks
 from tests.helpers import Net, chain, conv64, conv_net, network, relative, run
+from tests.ranks.tables import conv_layer
 
 ROUNDING = 1e-5
 """float32 sums of some hundred products, against float64."""
@@ -37,6 +40,13 @@ def quantised(model: onnx.ModelProto, x: np.ndarray, *keep: str) -> onnx.ModelPr
     return made
 
 
+def held(step: np.ndarray) -> np.ndarray:
+    """Steps as float16 holds them, rounded up."""
+    nearest = step.astype(np.float16)
+    above = np.nextafter(nearest, np.float16(np.inf))
+    return np.where(nearest >= step, nearest, above).astype(np.float64)
+
+
 def producers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
     return {output: node for node in model.graph.node for output in node.output}
 
@@ -54,15 +64,15 @@ def test_one_layer_against_float64() -> None:
     model = net.model(net.conv("x", 6, (3, 3), name="c", bias=True, pads=(1, 1, 1, 1)))
     x = inputs()
     made = quantised(model, x)
-    step = np.abs(x).max() / 127
+    step = held(np.abs(x).max() / 127)
     rounded_x = np.clip(np.rint(x.astype(np.float64) / step), -128, 127) * step
     weight = net.weights["c.w"].astype(np.float64)
-    steps = (np.abs(weight).reshape(6, -1).max(1) / 127)[:, None, None, None]
+    steps = held(np.abs(weight).reshape(6, -1).max(1) / 127)[:, None, None, None]
     reference = conv64(
         rounded_x, np.rint(weight / steps) * steps, net.weights["c.b"], pads=(1, 1, 1, 1)
     )
     found = np.concatenate([run(made, {"x": row[None]})[0] for row in x])
-    # Steps are stored in float32, so that a value halfway between two levels may go to the other.
+    # x is divided in float32, so that a value halfway between two levels may go to the other.
     assert relative(found, reference) <= ROUNDING + 1e-4
 
 
@@ -94,14 +104,14 @@ def test_weights_have_a_scale_for_each_output_channel() -> None:
     made = quantised(
         conv_net(), np.random.default_rng(0).standard_normal((4, 3, 12, 12), np.float32)
     )
-    held = {t.name: onnx.numpy_helper.to_array(t) for t in made.graph.initializer}
+    stored = {t.name: onnx.numpy_helper.to_array(t) for t in made.graph.initializer}
     original = {t.name: onnx.numpy_helper.to_array(t) for t in conv_net().graph.initializer}
-    found = [n for n in made.graph.node if n.op_type == "QuantizeLinear" and n.input[0] in held]
+    found = [n for n in made.graph.node if n.op_type == "QuantizeLinear" and n.input[0] in stored]
     assert len(found) == 5
     for node in found:
-        weight, scale, zero = (held[name] for name in node.input)
+        weight, scale, zero = (stored[name] for name in node.input)
         assert (weight == original[node.input[0]]).all()
-        assert relative(scale, np.abs(weight).reshape(len(weight), -1).max(1) / 127) <= 1e-6
+        assert (scale == held(np.abs(weight).reshape(len(weight), -1).max(1) / 127)).all()
         assert zero.dtype == np.int8
         assert not zero.any()
         assert node.attribute[0].name == "axis"
@@ -142,3 +152,39 @@ def test_the_network_that_came_in_is_not_touched() -> None:
 def test_an_old_opset_is_refused() -> None:
     with pytest.raises(TdcError, match="opset 11"):
         quantise_for_tensorrt(network(conv_net(opset=11)), {})
+
+
+@pytest.mark.parametrize("largest", [1e-9, 1e-6, 1e-4, 1e-2, 1.0, 300.0])
+def test_scales_are_numbers_that_float16_holds(largest: float) -> None:
+    """A scale of 0 would divide by it; one below the range would clip."""
+    net = Net(8, (9, 8))
+    model = net.model(net.conv("x", 6, (3, 3), name="c"))
+    (tensor,) = (t for t in model.graph.initializer if t.name == "c.w")
+    values = onnx.numpy_helper.to_array(tensor)
+    values = (values * (largest / np.abs(values).max())).astype(np.float32)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, "c.w"))
+    made = quantised(model, inputs())
+    scales = {t.name: onnx.numpy_helper.to_array(t) for t in made.graph.initializer}
+    scale = scales["c.w/scale"]
+    assert (scale.astype(np.float16) == scale).all()
+    assert (scale >= 2.0**-17).all()
+    assert (127 * scale >= np.abs(values).reshape(6, -1).max(1)).all()
+
+
+def test_a_layer_alone_goes_from_8_bits_to_8_bits() -> None:
+    candidate = Candidate("tucker2", Ranks(16, 24), precision="int8")
+    made = layer_in_int8(layer_model(conv_layer(), candidate))
+    onnx.checker.check_model(made, full_check=True)
+    ends = (*made.graph.input, *made.graph.output)
+    assert [v.type.tensor_type.elem_type for v in ends] == [onnx.TensorProto.INT8] * 2
+    convs = [node for node in made.graph.node if node.op_type == "Conv"]
+    assert len(convs) == 3
+    assert all(is_dequantised(made, name) for node in convs for name in node.input[:2])
+    x = np.random.default_rng(0).integers(-127, 128, (1, 64, 14, 14), np.int8)
+    (y,) = run(made, {made.graph.input[0].name: x})
+    assert y.dtype == np.int8
+    assert y.std() > 1
+
+
+def is_dequantised(model: onnx.ModelProto, name: str) -> bool:
+    return producers(model)[name].op_type == "DequantizeLinear"

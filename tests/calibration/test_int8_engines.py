@@ -8,14 +8,21 @@ from typing import Any
 
 import onnx
 import pytest
+from tdc_calibration.int8_engine_build import EngineQuantiser
 
 from tdc_deploy import api
+from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.backends.tensorrt import engine as engine_module
 from tdc_deploy.backends.tensorrt.inspector import EngineLayer, LayerTensor
 from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.backends.tensorrt.precision import check_precision
 from tdc_deploy.errors import TdcError
+from tdc_deploy.graph.network import model_of
+from tdc_deploy.planner import Goal
+from tdc_deploy.samples import Samples
 from tdc_deploy.sidecar import read_sidecar
+from tdc_deploy.source import Source, read_source
+from tests.builders import images
 from tests.fake_tensorrt import FakeTensorRT, fill
 
 
@@ -61,10 +68,22 @@ def test_int8_is_a_form_of_its_own_and_ships_where_it_is_fastest(
     assert sidecar["engine"]["chains"] == {"conv2": "native"}
 
 
-def test_nothing_that_is_float32_in_the_int8_form_is_cast(folder: Path, fake: FakeTensorRT) -> None:
+def test_the_int8_form_is_fp16_where_it_is_not_int8(folder: Path, fake: FakeTensorRT) -> None:
+    """A Cast between DequantizeLinear and a convolution would cost the INT8 kernel."""
     build(folder)
-    assert not any(node.op_type == "Cast" for node in fake.built[-1].model.graph.node)
-    assert any(node.op_type == "Cast" for node in fake.built[0].model.graph.node)
+    made = fake.built[-1].model
+    ends = {value.name for value in (*made.graph.input, *made.graph.output)}
+    casts = [node for node in made.graph.node if node.op_type == "Cast"]
+    assert len(casts) <= 2 + 2  # of the image and the logits, and softmax and the like between
+    types = {t.name: t.data_type for t in made.graph.initializer}
+    for node in made.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            assert types[node.input[1]] == onnx.TensorProto.FLOAT16
+    convs = [node for node in made.graph.node if node.op_type == "Conv"]
+    made_by = {output: node.op_type for node in made.graph.node for output in node.output}
+    assert {made_by[name] for node in convs for name in node.input[:2]} == {"DequantizeLinear"}
+    assert {types[node.input[2]] for node in convs if node.input[2:]} == {onnx.TensorProto.FLOAT16}
+    assert any(ends & {*node.input, *node.output} for node in casts)
 
 
 def test_int8_does_not_ship_where_it_is_slower(folder: Path, fake: FakeTensorRT) -> None:
@@ -75,7 +94,7 @@ def test_int8_does_not_ship_where_it_is_slower(folder: Path, fake: FakeTensorRT)
     assert "int8 0.700" in artifact.reason
 
 
-def test_layers_go_back_to_float32_for_the_limit(folder: Path, fake: FakeTensorRT) -> None:
+def test_layers_go_back_to_fp16_for_the_limit(folder: Path, fake: FakeTensorRT) -> None:
     fake.ratios = {"source": 1.0, "fused": 0.8, "int8": 0.5}
     free = build(folder, "chain.onnx")
     all_rounded = rounded(fake.built[-1].model)
@@ -85,7 +104,12 @@ def test_layers_go_back_to_float32_for_the_limit(folder: Path, fake: FakeTensorR
     assert artifact.ratio.value == 0.5
     assert 0 < artifact.comparison.error <= limit
     assert 0 < rounded(fake.built[-1].model) < all_rounded
-    assert any("stay float32" in warning for warning in artifact.warnings)
+    assert any("stay fp16, for the limits" in warning for warning in artifact.warnings)
+    made = fake.built[-1].model
+    types = {t.name: t.data_type for t in made.graph.initializer}
+    kept = [n for n in made.graph.node if n.op_type == "Conv" and n.input[1] in types]
+    assert kept
+    assert {types[node.input[1]] for node in kept} == {onnx.TensorProto.FLOAT16}
 
 
 def test_without_a_plan_the_model_itself_is_quantised(folder: Path, fake: FakeTensorRT) -> None:
@@ -151,3 +175,44 @@ def test_older_versions_are_allowed_int8(
     settings.clear()
     engine_module.create_config(trt, {}, EngineOptions(), None, None)
     assert "int8" not in settings
+
+
+def test_where_every_layer_goes_back_there_is_no_int8_form(
+    folder: Path, fake: FakeTensorRT
+) -> None:
+    """It would be the fp16 engine once more, and faster by noise."""
+    fake.ratios = {"source": 1.0, "native": 2.0, "fused": 2.0, "int8": 0.9}
+    artifact = build(folder, "chain.onnx", max_error=2e-3)
+    assert artifact.decision == "source"
+    assert not any(prepared.int8 for prepared in fake.built)
+    assert any("no layer is left in INT8 within the limits" in text for text in artifact.warnings)
+
+
+def test_threads_are_obeyed(
+    folder: Path, fake: FakeTensorRT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, seen = OnnxRuntimeBackend.runner, set()
+
+    def runner(backend: OnnxRuntimeBackend, model: Any) -> Any:
+        seen.add(backend.threads)
+        return original(backend, model)
+
+    monkeypatch.setattr(OnnxRuntimeBackend, "runner", runner)
+    build(folder, threads=2)
+    assert seen == {2}
+    assert fake.built
+
+
+def quantiser(source: Source, verifying: float) -> EngineQuantiser:
+    """With the same samples to calibrate on, and others of some size to verify on."""
+    seen = Samples({"image": images(32)}, 1)
+    samples = Samples({"image": verifying * images(16, seed=5)}, 1, repairs=seen)
+    return EngineQuantiser(source, samples, Goal(max_error=1e9), None, OnnxRuntimeBackend(1))
+
+
+def test_what_verifies_does_not_calibrate(folder: Path) -> None:
+    """Neither the calibrator nor a range follows the samples that verify."""
+    source = read_source(folder / "model.onnx")
+    made = [quantiser(source, size)(source.network, None, ()) for size in (0.01, 30.0)]
+    assert made[0].calibrator == made[1].calibrator
+    assert len({model_of(one.network).SerializeToString() for one in made}) == 1

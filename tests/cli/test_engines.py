@@ -104,3 +104,24 @@ def test_the_command_prints_what_was_built(folder: Path, fake: FakeTensorRT, run
     assert sidecar["inputs"][0]["max"] == [4, 32, 24, 24]
     assert sidecar["engine"]["workspace_mib"] == 64
     assert fake.built
+
+
+def test_plans_and_inspect_say_which_layers_are_int8(
+    folder: Path, gpu: FakeGpu, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_builds, "check_engine_plans", lambda *_: None)
+    gpu.slowness_at, gpu.int8_speed = {32: 0.1, 48: 50.0}, 4.0
+    more = ["--inputs", folder / "inputs.npz", "--max-error", 5, "--precision", "int8"]
+    words = ["plan", folder / "model.onnx", "-o", folder / "made.json", "--backend", "tensorrt"]
+    found = run(*words, *more)
+    assert found.code == 0, found.err
+    assert " int8" in found.out
+    words = ["build", folder / "model.onnx", "-o", folder / "out.engine"]
+    built = run(*words, *more, "--plan", folder / "made.json", "--report", folder / "page.html")
+    assert built.code == 0, built.err
+    assert ", INT8" in (folder / "page.html").read_text()
+    shown = run("inspect", folder / "out.engine").out
+    assert "mixed: " in shown
+    rows = {line.split()[0]: line.split() for line in shown.splitlines() if "conv" in line}
+    assert rows["conv1"][-2:] == ["fused", "fp16"]
+    assert rows["conv2"][-1] == "int8"

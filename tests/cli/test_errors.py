@@ -146,7 +146,7 @@ CASES: list[Case] = [
     ("too few", with_inputs(image=X[:7]), "7 samples"),
     ("all alike", with_inputs(image=np.repeat(X[:1], 9, 0)), "the same for every input"),
     ("labels too few", with_inputs(image=X, labels=np.arange(3)), "different numbers"),
-    ("labels not whole", with_inputs(image=X, labels=X[:, 0, 0, 0]), "labels"),
+    ("labels not whole", with_inputs(image=X, labels=X[:, 0, 0, 0]), "are float32 of shape (16,)"),
     ("pickled", with_inputs(image=np.array([{}] * 9, object)), "cannot be read"),
     ("budget 0", lambda f: build(f, "--latency-budget", 0), "latency_budget is 0"),
     ("budget over 1", lambda f: build(f, "--latency-budget", 1.5), "latency_budget is 1.5"),
@@ -158,7 +158,7 @@ CASES: list[Case] = [
     ("negative error", lambda f: build(f, "--max-error", -1), "max_error is -1"),
     ("NaN error", lambda f: build(f, "--max-error", "nan"), "max_error is nan"),
     ("unknown solver", lambda f: build(f, "--solver", "best"), "solver is 'best'"),
-    ("FLOPs for milp", lambda f: build(f, "--flops-budget", 0.5), "tdc"),
+    ("FLOPs for milp", lambda f: build(f, "--flops-budget", 0.5), "without the tdc solver"),
     ("theta", lambda f: build(f, "--solver", "tdc", "--theta", 1), "theta is 1"),
     (
         "both budgets",
@@ -178,7 +178,7 @@ CASES: list[Case] = [
     ("layer, rank 0", with_plan(layers(form="tucker2", r_in=0, r_out=4)), "r_in is 0"),
     ("layer, rank half", with_plan(layers(form="tucker2", r_in=4.5, r_out=4)), "r_in is 4.5"),
     ("layer, rank too large", with_plan(layers(form="tucker2", r_in=999, r_out=4)), "999"),
-    ("layer, svd of 3x3", with_plan(layers(form="svd", r_in=4, r_out=4)), "svd"),
+    ("layer, svd of 3x3", with_plan(layers(form="svd", r_in=4, r_out=4)), "as svd, with a 3x3"),
     ("layer, text error", with_plan(layers(**GOOD, error="small")), "error is"),
     ("unknown layer", with_plan({"layers": {"conv9": GOOD}}), "did you mean"),
     (
@@ -243,6 +243,13 @@ def other(folder: Path) -> Path:
 def contents(folder: Path) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_no_message_is_one_that_any_error_says(folder: Path, run: Run) -> None:
+    result = run("calibrate", folder / "model.onnx", "--calib", folder / "no", "-o", folder / "s")
+    said = " ".join((result.out + result.err).split())
+    assert result.code == 2 and "no data at" in said
+    assert [name for name, _, message in CASES if message in said] == []
 
 
 @pytest.mark.parametrize(("name", "words", "message"), CASES, ids=[case[0] for case in CASES])

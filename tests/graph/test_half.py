@@ -221,3 +221,28 @@ def test_a_constant_that_both_types_read_is_kept_in_both() -> None:
     after = halved(net.model(y))
     stored = {t.name: t.data_type for t in after.graph.initializer if t.name.startswith("shared")}
     assert sorted(stored.values()) == [TensorProto.FLOAT, TensorProto.FLOAT16]
+
+
+@pytest.mark.parametrize(
+    ("opset", "asked", "kind"),
+    [
+        (17, True, TensorProto.FLOAT),
+        (19, True, TensorProto.FLOAT16),
+        (19, False, TensorProto.FLOAT),
+    ],
+)
+def test_qdq_takes_float16_where_asked_from_the_opset_that_knows_it(
+    opset: int, asked: bool, kind: int
+) -> None:
+    net = Net(8, (9, 8), opset=opset)
+    scale = net.weight("scale", np.float32(0.05))
+    zero = net.weight("zero", np.int8(0))
+    inside = net.node("QuantizeLinear", ["x", scale, zero], "q")
+    y = net.node("DequantizeLinear", [inside, scale, zero], "dq", shape=(8, 9, 8))
+    halving = network(net.model(net.conv(y, 4, (3, 3), name="c")))
+    assert to_half(halving, quantising=asked) == []
+    made = checked(model_of(halving))
+    types = {tensor.name: tensor.data_type for tensor in made.graph.initializer}
+    nodes = {node.name: node for node in made.graph.node}
+    assert types[nodes["q"].input[1]] == types[nodes["dq"].input[1]] == kind
+    assert types[nodes["c"].input[1]] == TensorProto.FLOAT16

@@ -26,6 +26,23 @@ with Store(path) as store:
 """
 
 
+# Waits until all are there, so that they find the same garbage.
+OPENER = """
+import sys, time, warnings
+from pathlib import Path
+from tdc_deploy.profiling.store import Store
+
+path, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+warnings.simplefilter("ignore")
+path.with_name(f"ready{name}").touch()
+while len(list(path.parent.glob("ready*"))) < count:
+    pass
+with Store(path) as store:
+    for i in range(5):
+        store.put("layer", {"writer": name, "i": i}, i)
+"""
+
+
 def backups(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{path.name}.*.bak"))
 
@@ -98,6 +115,86 @@ def test_garbage_is_set_aside(tmp_path: Path) -> None:
     with Store(path) as store:  # the fresh one is kept
         assert len(store) == 1
     assert backups(path) == [aside]
+
+
+def test_a_new_store_of_another_process_is_not_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store.sqlite3"
+    path.write_bytes(b"garbage " * 500)
+    connect, faster = Store._connect, list[Store]()
+    opening = iter([True])
+
+    def slow(store: Store) -> sqlite3.Connection:
+        try:
+            return connect(store)
+        except sqlite3.DatabaseError:
+            if next(opening, False):  # it has found garbage; now another one mends that
+                faster.append(Store(path))
+            raise
+
+    monkeypatch.setattr(Store, "_connect", slow)
+    with pytest.warns(UserWarning, match="is not one of this version"):
+        slower = Store(path)
+    faster[0].put("layer", {"a": 1}, 1)
+    assert slower.get("layer", {"a": 1}) == 1
+    (aside,) = backups(path)
+    assert aside.read_bytes()[:8] == b"garbage "
+    for store in (*faster, slower):
+        store.close()
+
+
+def test_a_journal_goes_with_its_file_and_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store.sqlite3"
+    path.write_bytes(b"garbage " * 500)
+    journal = tmp_path / "store.sqlite3-journal"
+    replace, journals = Path.replace, list[bool]()
+
+    def watched(source: Path, target: Path) -> Path:
+        if source == path:
+            journals.append(journal.exists())
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+
+    def fails() -> sqlite3.Connection:
+        journal.write_bytes(b"old")  # SQLite itself would take this one for none
+        raise sqlite3.DatabaseError("garbage")
+
+    connects = [lambda: sqlite3.connect(path), fails, fails]
+    monkeypatch.setattr(Store, "_connect", lambda _: connects.pop()())
+    with pytest.warns(UserWarning):
+        Store(path).close()
+    assert journals == [False]
+    (aside,) = backups(path)
+    assert aside.with_name(f"{aside.name}-journal").read_bytes() == b"old"
+
+
+def test_processes_that_find_garbage_share_one_new_store(tmp_path: Path) -> None:
+    count = 4
+    for serial in range(5):
+        path = tmp_path / str(serial) / "store.sqlite3"
+        path.parent.mkdir()
+        path.write_bytes(b"garbage " * 500)
+        openers = [
+            subprocess.Popen([sys.executable, "-c", OPENER, str(path), str(name), str(count)])
+            for name in range(count)
+        ]
+        assert [opener.wait(timeout=120) for opener in openers] == [0] * count
+        assert len(backups(path)) == 1
+        with Store(path) as store:
+            assert len(store) == 5 * count
+
+
+def test_a_file_damaged_while_it_is_used_is_the_users_to_mend(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite3"
+    with Store(path) as store:
+        store.put("layer", {"a": 1}, 1)
+        path.write_bytes(b"garbage " * 2000)
+        with pytest.raises(TdcError, match="cannot be written"):
+            store.put("layer", {"a": 2}, 2)
 
 
 def test_an_empty_file_is_a_fresh_store(tmp_path: Path) -> None:

@@ -109,6 +109,25 @@ def test_why_layers_stay_dense(job: Job) -> None:
         assert bool(layer.why) != layer.changed
 
 
+def test_int8_is_drawn_as_shares_of_the_sources_time(job: Job) -> None:
+    job.time.int8_speed = 8.0
+    save_npz(job.inputs, image=images(32))
+    artifact = job.build(precision="int8")
+    (report,) = job.seen
+    forms = {form.name: form for form in report.forms}
+    assert artifact.reason.startswith("tucker int8: "), artifact.reason
+    trade = report.trade_off
+    assert trade is not None
+    # The frontier ends at what is dense in INT8, and the result was tried: by fake times both are exact but
+    # for the calibration on all samples, which may move no time.
+    assert trade.frontier[-1].ratio == pytest.approx(forms["dense int8"].ratio, rel=1e-6)
+    tried = [trial.measured.ratio for trial in trade.trials]
+    assert min(abs(ratio / report.outcome.ratio - 1) for ratio in tried) <= 1e-6
+    text = job.text()
+    assert "in 8 bits, dense before and planned after" in text
+    assert "engine" not in text
+
+
 def test_the_source_is_shipped(job: Job) -> None:
     job.time.width = 0.9  # not measurably faster
     artifact = job.build(latency_budget=0.5)

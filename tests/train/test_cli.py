@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -111,8 +112,52 @@ def test_export_needs_the_data_for_samples_only(
     monkeypatch.setattr(assess, "make_data", gone)
     assert run("export", best, "-o", onnx, "--trust").code == 0
     assert onnx.is_file()
-    for words in ((best, "--inputs", tmp_path / "in.npz"), (tmp_path / "old.pt",)):
+    for words in ((best, "--write-inputs", tmp_path / "in.npz"), (tmp_path / "old.pt",)):
         assert "the data are gone" in run("export", *words, "-o", onnx, "--trust").err
+
+
+def test_export_overwrites_nothing_that_it_reads_and_writes_both_or_neither(
+    run: Run, recipe: Path, tmp_path: Path
+) -> None:
+    run("fit", recipe, "-o", tmp_path / "run")
+    best, onnx, npz = tmp_path / "run" / "best.pt", tmp_path / "m.onnx", tmp_path / "samples.npz"
+    named = tmp_path / "checkpoint.onnx"
+    named.write_bytes(best.read_bytes())
+    npz.write_bytes(b"the user's")
+    words = ("export", best, "--trust")
+    # In all other commands --inputs is read.
+    assert run(*words, "-o", onnx, "--inputs", npz).code == 2
+    refused = {
+        "ends in .onnx": ("-o", best),
+        "ends in .npz": ("-o", onnx, "--write-inputs", best),
+        "does not exist": ("-o", onnx, "--write-inputs", tmp_path / "none" / "in.npz"),
+    }
+    for said, more in refused.items():
+        result = run(*words, *more)
+        assert result.code == 2
+        assert said in result.err
+    result = run("export", named, "--trust", "-o", named)
+    assert result.code == 2
+    assert "would be overwritten" in result.err
+    assert named.read_bytes() == best.read_bytes()
+    # An export that fails leaves the samples that were there.
+    assert run(*words, "-o", onnx, "--write-inputs", npz, "--opset", 9).code == 2
+    assert npz.read_bytes() == b"the user's"
+    assert not onnx.exists()
+    assert run(*words, "-o", onnx, "--write-inputs", npz).code == 0
+    with np.load(npz) as arrays:
+        assert set(arrays) == {"image", "labels"}
+    assert onnx.is_file()
+
+
+def test_ranks_do_not_replace_the_checkpoint(run: Run, recipe: Path, tmp_path: Path) -> None:
+    run("fit", recipe, "-o", tmp_path / "run")
+    best = tmp_path / "run" / "best.pt"
+    before = best.read_bytes()
+    result = run("ranks", tmp_path / "run", "--trust", "-o", best)
+    assert result.code == 2
+    assert "would be overwritten" in result.err
+    assert best.read_bytes() == before
 
 
 def test_fit_json_is_the_log(run: Run, recipe: Path, tmp_path: Path) -> None:

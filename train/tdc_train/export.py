@@ -57,6 +57,7 @@ def export_onnx(
     output_name: str = "logits",
     accuracy: float | None = None,
     constraints: Mapping[str, Any] | None = None,
+    beside: Mapping[Path, bytes] | None = None,
 ) -> None:
     """Write `model` in eval mode as one ONNX file, whole or not at all; the model is left as it was.
 
@@ -74,9 +75,10 @@ def export_onnx(
         open_batch: N may then be any size in the file.
         accuracy: what the model was measured to have, for the record.
         constraints: what `constraints.sizes` gives, for the record.
+        beside: other files that are written with it, all or none.
 
     Raises:
-        TdcError: the path cannot be written, or the model or the shape cannot be exported.
+        TdcError: a path cannot be written, or the model or the shape cannot be exported.
     """
     check_writable(path)
     _check(model, opset, exporter)
@@ -104,7 +106,7 @@ def export_onnx(
             f"what torch's {exporter} exporter wrote is not valid: {_first_line(error)}",
             fix="try the other exporter",
         ) from error
-    write_whole({path: content.SerializeToString()})
+    write_whole({**(beside or {}), path: content.SerializeToString()})
 
 
 def _check(model: nn.Module, opset: int, exporter: str) -> None:

@@ -46,7 +46,7 @@ def estimate_ranks(
     estimate = _estimate(method, energy, step)
     if output is not None:
         check_writable(output)
-        check_distinct([output], model_files(path) if path.suffix == ".onnx" else [path])
+        check_distinct([output], _files(path))
     source = _source(path, trust)
     layers = source.plannable
     if not layers:
@@ -75,6 +75,14 @@ def _estimate(method: str, energy: float | None, step: int) -> Estimate:
     if energy is not None:
         raise TdcError("energy without the energy method", fix="add --method energy")
     return by_vbmf(step)
+
+
+def _files(path: Path) -> list[Path]:
+    if path.suffix == ".onnx":
+        return model_files(path)
+    from tdc_train.training.rebuild import find_checkpoint
+
+    return [find_checkpoint(path)]
 
 
 def _source(path: Path, trust: bool) -> Source:

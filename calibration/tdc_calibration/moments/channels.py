@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tdc_calibration.moments.accumulator import Array
-from tdc_calibration.moments.direct import Direct
+from tdc_calibration.moments.pixels import Pixels
 from tdc_deploy.types import ConvLayer
 
 
@@ -24,7 +24,7 @@ class Channels:
     def __init__(self, layer: ConvLayer, dtype: type[np.floating] = np.float32) -> None:
         self._layer = layer
         pixels = replace(layer, kernel=(1, 1), strides=(1, 1), dilations=(1, 1), pads=(0, 0, 0, 0))
-        self._direct = Direct(pixels, dtype)
+        self._pixels = Pixels(pixels, dtype)
         self.size = layer.c_in
         rows, columns = (_uses(layer, axis) for axis in (0, 1))
         self._weights = np.sqrt(np.outer(rows, columns)).astype(dtype)
@@ -32,22 +32,22 @@ class Channels:
     @property
     def macs(self) -> int:
         """Multiplications for one image."""
-        return self._direct.macs
+        return self._pixels.macs
 
     @property
     def bytes(self) -> int:
         """Memory that it takes, with its result."""
-        return self._direct.bytes
+        return self._pixels.bytes
 
     def add(self, x: NDArray[Any]) -> None:
         """Add images [n, C, H, W]."""
         for image in x:
-            self._direct.add((image * self._weights)[None])
+            self._pixels.add((image * self._weights)[None])
 
     def moment(self) -> Array:
         """E[x·xᵀ] of all that was added, float64, symmetric."""
         patches = math.prod((*self._layer.out_hw, *self._layer.kernel))
-        moment = self._direct.moment()
+        moment = self._pixels.moment()
         moment *= math.prod(self._layer.in_hw) / patches
         return moment
 

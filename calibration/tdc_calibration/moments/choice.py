@@ -9,6 +9,7 @@ import numpy as np
 from tdc_calibration.moments.accumulator import Accumulator
 from tdc_calibration.moments.channels import Channels
 from tdc_calibration.moments.direct import Direct
+from tdc_calibration.moments.pixels import Pixels
 from tdc_calibration.moments.shifts import Shifts
 from tdc_deploy.types import ConvLayer
 
@@ -23,6 +24,8 @@ def accumulator_of(
     """What sums the second moment of an ungrouped convolution's input patches; products are of `dtype`."""
     if layer.c_in * math.prod(layer.kernel) > max_patch:
         return Channels(layer, dtype)
+    if layer.is_pointwise and not any(layer.pads):
+        return Pixels(layer, dtype)
     ways: list[Accumulator] = [Direct(layer, dtype)]
     if layer.strides == (1, 1) and not layer.is_pointwise:
         ways.append(Shifts(layer, dtype))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg
+from scipy.linalg import get_lapack_funcs
 
 from tdc_calibration.moments.accumulator import Array
 
@@ -38,10 +38,9 @@ def settle(moment: Array) -> float:
 
 
 def _is_positive(moment: Array, ridge: float) -> bool:
-    raised = moment.copy()
-    raised.reshape(-1)[:: len(raised) + 1] += ridge
-    try:
-        scipy.linalg.cholesky(raised, lower=True, overwrite_a=True, check_finite=False)
-    except np.linalg.LinAlgError:
-        return False
-    return True
+    # Column-major, as LAPACK takes it without a transposition; symmetric, and so the same.
+    raised = moment.T.copy(order="F")
+    np.einsum("ii->i", raised)[:] += ridge
+    potrf = get_lapack_funcs("potrf", (raised,))
+    _, failed = potrf(raised, lower=1, clean=0, overwrite_a=1)
+    return not failed

@@ -5,20 +5,23 @@ sums over patches, R(q − p) = Σ_u x(u)·x(u + q − p)ᵀ sums over the image
 the border that p and q never see together; those are multiplied on their own and taken away.
 
 R for all shifts comes from Fourier transforms X(f) of the images, padded with zeros so that nothing wraps
-around: R(δ) = Σ_f w(f)·Re(exp(−2πi f·δ)·X(f)·X(f)ᴴ), and X(f)·X(f)ᴴ is first summed over the images. For
-3x3 kernels that takes a tenth of the multiplications of unfolded patches.
+around: R(δ) = Σ_f w(f)·Re(exp(−2πi f·δ)·P(f)), P(f) = X(f)·X(f)ᴴ, and P is first summed over the images.
+It is Hermitian, and half of it is enough: R = C + S, of which C(δ) = Σ_f w(f)·cos(2πf·δ)·Re P(f) is
+symmetric, and S(δ) = Σ_f w(f)·sin(2πf·δ)·Im P(f) antisymmetric. For 3x3 kernels that takes a twentieth of
+the multiplications of unfolded patches.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
+from scipy.linalg import get_blas_funcs
 
 from tdc_calibration.moments.accumulator import Array
 from tdc_deploy.types import ConvLayer
@@ -30,10 +33,10 @@ Term = tuple[Line, Line]
 
 # Images that are collected before their transforms are multiplied, and the memory that they may take.
 IMAGES = 128
-IMAGES_BYTES = 2**25
+IMAGES_BYTES = 2**26
 
 # Frequencies at a time, and the memory that their products may take.
-FREQUENCIES = 32
+FREQUENCIES = 64
 PRODUCTS_BYTES = 2**26
 
 
@@ -46,47 +49,51 @@ class Shifts:
         self._layer = layer
         self._dtype = np.dtype(dtype)
         self.size = layer.c_in * layer.kernel[0] * layer.kernel[1]
-        image = layer.c_in * math.prod(layer.in_hw) * self._dtype.itemsize
-        self._images = min(IMAGES, max(1, IMAGES_BYTES // image))
         reach = [d * (k - 1) for d, k in zip(layer.dilations, layer.kernel, strict=True)]
         padded = [
             scipy.fft.next_fast_len(n + r, real=True)
             for n, r in zip(layer.in_hw, reach, strict=True)
         ]
         self._padded: Pair = padded[0], padded[1]
+        image = layer.c_in * math.prod(self._padded) * self._dtype.itemsize
+        self._images = min(IMAGES, max(1, IMAGES_BYTES // image))
         self._terms = {pair: _terms(layer, *pair) for pair in _pairs(layer)}
         needed = {term for terms in self._terms.values() for term, _ in terms}
-        whole = sorted(term for term in needed if self._is_whole(term))
-        self._whole = {term: number for number, term in enumerate(whole)}
-        self._parts = sorted(needed - set(whole))
+        self._whole = sorted(term for term in needed if self._is_whole(term))
+        self._parts = sorted(needed.difference(self._whole))
         self._buffer: NDArray[Any] | None = None
         self._sums: Array | None = None
+        self._border: Array | None = None
         self._filled = self._count = 0
 
     @property
     def macs(self) -> int:
         """Multiplications for one image, but for the transform."""
-        # Four for a complex one.
-        shifts = 4 * self._frequencies * (1 + len(self._whole) / self._images)
+        # Four for a complex one, of half of the pairs; two for a real factor.
+        products = 2 * self._frequencies
+        turns = 4 * self._frequencies * len(self._whole) / self._images
         border = sum(row[2] * column[2] for row, column in self._parts)
-        return int(self._layer.c_in**2 * (shifts + border))
+        return int(self._layer.c_in**2 * (products + turns + border))
 
     @property
     def bytes(self) -> int:
         """Memory of the images, the sums and the result."""
         channels = self._layer.c_in
-        images = self._images * channels * math.prod(self._layer.in_hw)
-        sums = channels**2 * (len(self._whole) + len(self._parts))
+        images = self._images * channels * math.prod(self._padded)
+        sums = channels**2 * (2 * len(self._whole) + len(self._parts))
         return self._dtype.itemsize * images + 8 * (sums + self.size**2)
 
     def add(self, x: NDArray[Any]) -> None:
         """Add images [n, C, H, W]."""
+        channels = self._layer.c_in
         if self._buffer is None:
-            channels = self._layer.c_in
-            self._buffer = np.empty((self._images, channels, *self._layer.in_hw), self._dtype)
-            self._sums = np.zeros((len(self._whole) + len(self._parts), channels, channels))
+            # Frequencies come first in its transform, as they are multiplied; zeros around the images stay.
+            self._buffer = np.zeros((*self._padded, self._images, channels), self._dtype)
+            self._sums = np.zeros((2, len(self._whole), channels, channels))
+            self._border = np.zeros((len(self._parts), channels, channels))
+        height, width = self._layer.in_hw
         for image in x:
-            self._buffer[self._filled] = image
+            self._buffer[:height, :width, self._filled] = image.transpose(1, 2, 0)
             self._filled += 1
             if self._filled == self._images:
                 self._flush()
@@ -95,20 +102,29 @@ class Shifts:
         """E[x·xᵀ] of all that was added, float64, symmetric."""
         self._flush()
         assert self._sums is not None
-        channels, (kh, kw) = self._layer.c_in, self._layer.kernel
-        numbers = self._whole | {term: i for i, term in enumerate(self._parts, len(self._whole))}
-        moment = np.zeros((channels, kh, kw, channels, kh, kw))
-        count = self._count * math.prod(self._layer.out_hw)
-        for (p, q), terms in self._terms.items():
-            if not terms:
-                continue
-            block = sum(sign * self._sums[numbers[term]] for term, sign in terms) / count
-            if p == q:
-                block = (block + block.T) / 2
-            moment[:, p[0], p[1], :, q[0], q[1]] = block
-            moment[:, q[0], q[1], :, p[0], p[1]] = block.T
-        self._buffer = self._sums = None
+        assert self._border is not None
+        channels = self._layer.c_in
+        found = dict(zip(self._parts, self._border, strict=True))
+        for term, even, odd in zip(self._whole, *self._sums, strict=True):
+            found[term] = np.tril(even + odd) + np.tril(even - odd, -1).T
+        self._buffer = self._sums = self._border = None
+        positions = _positions(self._layer)
+        moment = np.empty((channels, len(positions), channels, len(positions)))
+        rows = np.empty((channels, len(positions), channels))
+        for i, p in enumerate(positions):
+            for j, q in enumerate(positions):
+                rows[:, j] = self._block(found, p, q)
+            # At once: single columns of the result lie far apart.
+            moment[:, i] = rows.transpose(0, 2, 1)
+        moment /= self._count * math.prod(self._layer.out_hw)
         return moment.reshape(self.size, self.size)
+
+    def _block(self, found: Mapping[Term, Array], p: Pair, q: Pair) -> Array | float:
+        """The sum of x_p·x_qᵀ over patches."""
+        if q < p:
+            return np.transpose(self._block(found, q, p))
+        block = sum(sign * found[term] for term, sign in self._terms[p, q])
+        return (block + np.transpose(block)) / 2 if p == q else block
 
     @property
     def _frequencies(self) -> int:
@@ -123,30 +139,36 @@ class Shifts:
         if not self._filled:
             return
         assert self._buffer is not None
-        assert self._sums is not None
-        images = self._buffer[: self._filled]
-        self._add_whole(images, self._sums[: len(self._whole)])
-        for term, total in zip(self._parts, self._sums[len(self._whole) :], strict=True):
+        assert self._border is not None
+        images = self._buffer[:, :, : self._filled]
+        self._add_whole(images)
+        for term, total in zip(self._parts, self._border, strict=True):
             total += _part(images, term)
         self._count += self._filled
         self._filled = 0
 
-    def _add_whole(self, images: NDArray[Any], sums: Array) -> None:
-        channels = self._layer.c_in
-        spectra = scipy.fft.rfft2(images, self._padded).reshape(len(images), channels, -1)
-        turns = self._turns().astype(spectra.dtype)
+    def _add_whole(self, images: NDArray[Any]) -> None:
+        assert self._sums is not None
+        channels, count = self._layer.c_in, images.shape[2]
+        spectra = scipy.fft.rfft2(images, axes=(0, 1)).reshape(-1, count, channels)
+        herk = get_blas_funcs("herk", (spectra,))
+        factors = self._factors().astype(self._dtype)
         at_once = PRODUCTS_BYTES // (channels**2 * spectra.itemsize)
         at_once = min(FREQUENCIES, max(1, at_once))
-        products = np.empty((at_once, channels, channels), spectra.dtype)
-        for start in range(0, self._frequencies, at_once):
-            some = slice(start, min(start + at_once, self._frequencies))
-            x = np.ascontiguousarray(spectra[:, :, some].transpose(2, 1, 0))
-            power = np.matmul(x, x.conj().transpose(0, 2, 1), out=products[: len(x)])
-            turned = turns[:, some] @ power.reshape(len(x), -1)
-            sums += turned.real.reshape(sums.shape)
+        # BLAS fills the upper triangle of a column-major matrix: here, the lower one, conjugated.
+        powers = np.zeros((at_once, channels, channels), spectra.dtype)
+        for start in range(0, len(spectra), at_once):
+            some = spectra[start : start + at_once]
+            for x, power in zip(some, powers, strict=False):
+                herk(1.0, x.T, c=power.T, overwrite_c=1)
+            parts = powers[: len(some)].view(self._dtype).reshape(len(some), -1)
+            turned = factors[:, start : start + len(some)] @ parts
+            turned = turned.reshape(2, -1, channels, channels, 2)
+            self._sums[0] += turned[0, ..., 0]
+            self._sums[1] -= turned[1, ..., 1]
 
-    def _turns(self) -> NDArray[np.complex128]:
-        """[shifts, frequencies]: what the products at a frequency count for the correlation at a shift."""
+    def _factors(self) -> Array:
+        """[2·shifts, frequencies]: what P(f) counts for C(δ), and for S(δ)."""
         height, width = self._padded
         down = np.array([row[1] for row, _ in self._whole])
         right = np.array([column[1] for _, column in self._whole])
@@ -157,24 +179,27 @@ class Shifts:
         )
         # A real signal's spectrum has a conjugate half, which is left out: what has one there counts twice.
         weights = np.where((columns == 0) | (2 * columns == width), 1, 2) / (height * width)
-        turns: NDArray[np.complex128] = np.exp(-2j * np.pi * angles) * weights
-        return turns.reshape(len(down), -1)
+        turns = np.exp(2j * np.pi * angles) * weights
+        return np.concatenate([turns.real, turns.imag]).reshape(2 * len(down), -1)
 
 
 def _part(images: NDArray[Any], term: Term) -> NDArray[Any]:
-    """Σ_u x(u)·x(u + step)ᵀ over some pixels of images [n, C, H, W]."""
+    """Σ_u x(u)·x(u + step)ᵀ over some pixels of images [H, W, n, C]."""
     (row, down, height), (column, right, width) = term
-    here = images[:, :, row : row + height, column : column + width]
+    here = images[row : row + height, column : column + width]
     row, column = row + down, column + right
-    there = images[:, :, row : row + height, column : column + width]
-    a, b = (side.swapaxes(0, 1).reshape(images.shape[1], -1) for side in (here, there))
-    return np.asarray(a @ b.T)
+    there = images[row : row + height, column : column + width]
+    a, b = (side.reshape(-1, images.shape[3]) for side in (here, there))
+    return np.asarray(a.T @ b)
 
 
 def _pairs(layer: ConvLayer) -> Iterator[tuple[Pair, Pair]]:
     """Pairs of kernel positions, each once: the first not after the second."""
-    positions = [(i, j) for i in range(layer.kernel[0]) for j in range(layer.kernel[1])]
-    return itertools.combinations_with_replacement(positions, 2)
+    return itertools.combinations_with_replacement(_positions(layer), 2)
+
+
+def _positions(layer: ConvLayer) -> list[Pair]:
+    return [(i, j) for i in range(layer.kernel[0]) for j in range(layer.kernel[1])]
 
 
 def _terms(layer: ConvLayer, p: Pair, q: Pair) -> list[tuple[Term, int]]:

@@ -42,13 +42,14 @@ MODES = {
 AHEAD = 2
 
 
-def image_files(path: Path) -> tuple[list[Path], list[int] | None]:
+def image_files(path: Path, classes: bool = True) -> tuple[list[Path], list[int] | None]:
     """The images of a folder in the order of their names, with class numbers if they are in subfolders.
 
-    Classes are the subfolders in the order of their names, as in torchvision's ImageFolder.
+    Classes are the subfolders in the order of their names, as in torchvision's ImageFolder. Without
+    `classes` there are no numbers, and subfolders may be empty.
 
     Raises:
-        TdcError: images both beside and in subfolders, or a subfolder without any.
+        TdcError: images both beside and in subfolders, or a class without any.
     """
     here = sorted(file for file in path.iterdir() if _is_image(file))
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and entry.name[0] != ".")
@@ -60,6 +61,9 @@ def image_files(path: Path) -> tuple[list[Path], list[int] | None]:
         )
     if here or not any(found):
         return here, None
+    every = [file for files in found for file in files]
+    if not classes:
+        return every, None
     if empty := [folder for folder, files in zip(folders, found, strict=True) if not files]:
         raise TdcError(
             f"no images in {empty[0]}",
@@ -67,7 +71,7 @@ def image_files(path: Path) -> tuple[list[Path], list[int] | None]:
             fix="remove the folder, or give --labels",
         )
     labels = [number for number, files in enumerate(found) for _ in files]
-    return [file for files in found for file in files], labels
+    return every, labels
 
 
 class ImageRows:

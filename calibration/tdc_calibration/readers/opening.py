@@ -50,7 +50,7 @@ def open_data(
         _check_arrays("samples from Python", preprocessing)
         return Reader(IterableRows(data, spec), spec, most)
     path = Path(data)
-    rows, names = _rows(path, spec, preprocessing)
+    rows, names = _rows(path, spec, preprocessing, classes=labels is None)
     if labels is not None:
         assert rows.count is not None
         rows = _Labelled(rows, read_labels(labels, names, rows.count))
@@ -71,9 +71,9 @@ class _Labelled:
 
 
 def _rows(
-    path: Path, spec: InputSpec, preprocessing: Preprocessing | None
+    path: Path, spec: InputSpec, preprocessing: Preprocessing | None, classes: bool
 ) -> tuple[Rows, list[str] | None]:
-    """The samples, and their file names if each has one."""
+    """The samples, and their file names if each has one; with `classes`, subfolders number them."""
     if not path.exists():
         raise TdcError(f"no data at {path}", expected=EXPECTED)
     if not path.is_dir():
@@ -85,7 +85,7 @@ def _rows(
                 fix="give a folder with it in it, or save it by numpy.savez",
             )
         return npz_rows(path, spec), None
-    files, classes = image_files(path)
+    files, numbers = image_files(path, classes)
     if not files:
         _check_arrays(path, preprocessing)
         rows = npy_folder_rows(path, spec)
@@ -98,7 +98,7 @@ def _rows(
             fix="--preset imagenet, if it was trained like torchvision's networks",
         )
     relative = [file.relative_to(path).as_posix() for file in files]
-    return ImageRows(path, files, classes, spec, preprocessing), relative
+    return ImageRows(path, files, numbers, spec, preprocessing), relative
 
 
 def _check_arrays(what: Path | str, preprocessing: Preprocessing | None) -> None:

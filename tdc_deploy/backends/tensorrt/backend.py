@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
@@ -35,19 +35,24 @@ REVISION = "2"
 class TensorRtBackend:
     """TensorRT with the given options; whole networks run at the shapes `inputs`, and no others.
 
-    An engine that was built of a file is kept: it is what all others are compared with.
+    An engine that was built of a file is kept: it is what all others are compared with. `exact` are the
+    nodes of whole networks that stay float32 in fp16; single layers are timed in fp16 all the same.
     """
 
     machine: Machine
     options: EngineOptions
     inputs: Shapes
     progress: Progress = field(default=silent, compare=False)
+    exact: frozenset[str] = frozenset()
     _of_files: dict[Path, Engine] = field(default_factory=dict, compare=False, repr=False)
 
     def describe(self) -> dict[str, str]:
         """GPU, versions, the plugin's hash, and every option that changes what TensorRT chooses."""
         options = self.options
+        # Named only where there are any: what was measured before layers stayed float32 is still true.
+        exact = {"float32_nodes": " ".join(sorted(self.exact))} if self.exact else {}
         return {
+            **exact,
             "backend": "tensorrt",
             "revision": REVISION,
             "version": self.machine.tensorrt,
@@ -97,8 +102,9 @@ class TensorRtBackend:
         return self._of_files[model]
 
     def _build(self, network: Network) -> Engine:
-        ready = self._prepared(network, self.inputs, self.options.io_precision)
-        return build_engine(ready, _fixed(self.inputs), self.options, self.progress)
+        ready = self._prepared(network, self.inputs, self.options.io_precision, self.exact)
+        options = replace(self.options, int8=ready.int8)
+        return build_engine(ready, _fixed(self.inputs), options, self.progress)
 
     def _layer(self, model: onnx.ModelProto, feeds: Feeds) -> Runnable | TdcError:
         shapes = {name: value.shape for name, value in feeds.items()}
@@ -106,13 +112,17 @@ class TensorRtBackend:
             # Inside a network a layer's neighbours compute as it does.
             ends: IoPrecision = "fp16" if self.options.precision == "fp16" else "fp32"
             ready = self._prepared(network_of(model), shapes, ends)
-            return build_layer(ready, _fixed(shapes), self.options)
+            return build_layer(ready, _fixed(shapes), replace(self.options, int8=ready.int8))
         except TdcError as error:
             check_context("building its engine", error)
             return error
 
     def _prepared(
-        self, network: Network, shapes: Mapping[str, Shape], io_precision: IoPrecision
+        self,
+        network: Network,
+        shapes: Mapping[str, Shape],
+        io_precision: IoPrecision,
+        exact: Collection[str] = (),
     ) -> Prepared:
         machine, options = self.machine, self.options
         return prepare(
@@ -120,6 +130,7 @@ class TensorRtBackend:
             hardware=options.hardware_compatibility,
             io_precision=io_precision,
             embedding=machine.embedding,
+            exact=exact,
         )
 
 

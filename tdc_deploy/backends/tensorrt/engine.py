@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from tempfile import TemporaryFile
 from typing import IO, Any
 
@@ -68,6 +68,8 @@ def build_engine(
     """
     trt = tensorrt()
     plan = build_plan(trt, prepared, ranges, options, progress)
+    if prepared.exact and prepared.precision == "fp32":
+        options = _as_float32(options)
     engine = read_engine(trt, plan, ranges, options)
     _check_io(prepared.model, engine)
     return engine
@@ -124,9 +126,16 @@ def read_text(trt: Any, engine: Any, shapes: Mapping[str, Shape] | None = None) 
 
 
 def create_config(
-    trt: Any, ranges: Ranges, options: EngineOptions, cache: IO[bytes] | None, monitor: Any
+    trt: Any,
+    ranges: Ranges,
+    options: EngineOptions,
+    cache: IO[bytes] | None,
+    monitor: Any,
+    obeyed: bool = False,
 ) -> Any:
-    """Polygraphy's CreateConfig for these options; `cache` is a file of known timings."""
+    """Polygraphy's CreateConfig for these options; `cache` is a file of known timings, and `obeyed` says
+    that layers are held to a precision.
+    """
     from polygraphy.backend.trt import CreateConfig, Profile
 
     profile = Profile()
@@ -145,6 +154,8 @@ def create_config(
         "progress_monitor": monitor,
         "builder_optimization_level": options.optimization_level,
     }
+    if obeyed and version_of(trt) < STRONGLY_TYPED:
+        settings["precision_constraints"] = "obey"
     if options.int8 and version_of(trt) < STRONGLY_TYPED:
         settings["int8"] = True  # a permission to use what the Q/DQ nodes say
     if options.workspace_mib is not None:
@@ -179,15 +190,19 @@ def _plan(
     network = NetworkFromOnnxBytes(
         serialised(prepared.model), strongly_typed=version >= STRONGLY_TYPED
     )
-    if edit is not None:
-        network = _edited(network, edit)
+    edits = [] if edit is None else [edit]
+    if prepared.exact and version < STRONGLY_TYPED:
+        edits.append(lambda made: hold_to_float32(trt, made, prepared.exact))
+    if edits:
+        network = _edited(network, edits)
     wanted, known = options.timing_cache, _read_cache(options)
     # Open files and not the cache itself: Polygraphy would leave a .lock beside it, and write it in
     # place. It asks for a mode and a file descriptor, which files in memory have not.
     with TemporaryFile() as old, TemporaryFile() as new:
         old.write(known)
         old.flush()
-        config = create_config(trt, ranges, options, old if known else None, monitor)
+        obeyed = bool(prepared.exact)
+        config = create_config(trt, ranges, options, old if known else None, monitor, obeyed)
         if known:
             config = _with_cache(config)
         save = None if wanted is None else new
@@ -199,10 +214,31 @@ def _plan(
     return plan
 
 
-def _edited(parse: Callable[[], tuple[Any, ...]], edit: Callable[[Any], None]) -> tuple[Any, ...]:
+def hold_to_float32(trt: Any, network: Any, names: Collection[str]) -> None:
+    """Make the layers of that name compute in float32, in a TensorRT network whose types are not the
+    file's: there fp16 is a permission for every layer.
+    """
+    for i in range(network.num_layers):
+        layer = network.get_layer(i)
+        if layer.name in names:
+            layer.precision = trt.float32
+            for j in range(layer.num_outputs):
+                if str(layer.get_output_type(j)) in (str(trt.float32), str(trt.float16)):
+                    layer.set_output_type(j, trt.float32)
+
+
+def _as_float32(options: EngineOptions) -> EngineOptions:
+    """The options for a network of which fp16 holds nothing: read back, it is fp32."""
+    return replace(options, precision="fp32", io_precision="fp32")
+
+
+def _edited(
+    parse: Callable[[], tuple[Any, ...]], edits: Sequence[Callable[[Any], None]]
+) -> tuple[Any, ...]:
     """The builder, the network and the parser, which must live as long."""
     parsed = parse()
-    edit(parsed[1])
+    for edit in edits:
+        edit(parsed[1])
     return parsed
 
 

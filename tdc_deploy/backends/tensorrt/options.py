@@ -30,7 +30,7 @@ class EngineOptions:
 
     Attributes:
         precision: fp32 (TF32 off), tf32 or fp16.
-        int8: whether a form in INT8 is built too, beside those in `precision`; see `with_precision`.
+        int8: whether layers may be in INT8, beside `precision`; see `with_precision`.
         io_precision: of inputs and outputs that are float32 in the model; fp16 is for engines of fp16.
         min_shapes, opt_shapes, max_shapes: of inputs with open dimensions.
         workspace_mib: limit of the scratch memory of a layer.

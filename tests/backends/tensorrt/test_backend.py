@@ -119,9 +119,9 @@ class FakeNetwork:
 
     num_inputs = num_outputs = 1
 
-    def __init__(self, c: int, m: int) -> None:
-        self.input = SimpleNamespace(shape=(1, c, 8, 8), allowed_formats=None)
-        self.output = SimpleNamespace(shape=(1, m, 8, 8), allowed_formats=None)
+    def __init__(self, c: int, m: int, dtype: str = "DataType.HALF") -> None:
+        self.input = SimpleNamespace(shape=(1, c, 8, 8), allowed_formats=None, dtype=dtype)
+        self.output = SimpleNamespace(shape=(1, m, 8, 8), allowed_formats=None, dtype=dtype)
 
     def get_input(self, _: int) -> Any:
         return self.input
@@ -130,7 +130,7 @@ class FakeNetwork:
         return self.output
 
 
-TRT = SimpleNamespace(TensorFormat=SimpleNamespace(LINEAR=0, HWC8=2, HWC=8))
+TRT = SimpleNamespace(TensorFormat=SimpleNamespace(LINEAR=0, HWC8=2, HWC=8, CHW4=3, CHW32=4))
 
 
 @pytest.mark.parametrize(("precision", "bit"), [("fp16", 1 << 2), ("tf32", 1 << 8), ("fp32", 1)])
@@ -146,6 +146,13 @@ def test_channels_that_fill_no_vectors_stay_planes(precision: Any) -> None:
     network = FakeNetwork(3, 64)
     bind_layouts(TRT, network, precision)
     assert network.input.allowed_formats == 1
+
+
+@pytest.mark.parametrize(("channels", "bit"), [(64, 1 << 4), (48, 1 << 3), (3, 1)])
+def test_8_bits_have_layouts_of_their_own(channels: int, bit: int) -> None:
+    network = FakeNetwork(channels, 64, "DataType.INT8")
+    bind_layouts(TRT, network, "fp16")
+    assert (network.input.allowed_formats, network.output.allowed_formats) == (bit, 1 << 4)
 
 
 def test_the_layout_is_bound_before_the_build(monkeypatch: pytest.MonkeyPatch) -> None:

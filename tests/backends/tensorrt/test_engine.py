@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
@@ -20,6 +20,7 @@ from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.backends.tensorrt.prepare import Prepared
 from tdc_deploy.backends.tensorrt.profiles import ShapeRange
 from tdc_deploy.errors import TdcError
+from tdc_deploy.progress import silent
 from tests.backends.tensorrt.samples import network
 from tests.builders import linear_model
 
@@ -328,3 +329,36 @@ def test_a_parsed_network_may_be_edited(monkeypatch: pytest.MonkeyPatch) -> None
     assert made == b"plan"
     # The builder and the parser too: TensorRT's network does not keep them alive.
     assert seen == [(("builder", {"layout": "HWC8"}, "parser"), None)]
+
+
+def test_an_engine_of_a_network_that_fp16_does_not_hold_is_fp32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The file says so: that is not what was asked for, and no error."""
+    FakeTensorRT("10.9.0", network("float32", "10")).install(monkeypatch)
+    prepared = replace(PREPARED, exact=("conv1",), precision="fp32")
+    made = build_engine(prepared, RANGES, EngineOptions("fp16"), silent)
+    assert made.precision.name == "fp32"
+    with pytest.raises(TdcError, match="the engine computes in fp32"):
+        build_engine(PREPARED, RANGES, EngineOptions("fp16"), silent)
+
+
+@pytest.mark.parametrize(("version", "held"), [("8.6.1", True), ("10.9.0", False)])
+def test_before_strong_typing_layers_are_held_to_their_precision(
+    monkeypatch: pytest.MonkeyPatch, version: str, held: bool
+) -> None:
+    fake = FakeTensorRT(version, network("float16", "8" if held else "10"))
+    fake.install(monkeypatch)
+    asked: list[object] = []
+    monkeypatch.setattr(module, "hold_to_float32", lambda _, *rest: asked.append(rest))
+
+    def edited(parsed: object, edits: Any) -> object:
+        for edit in edits:
+            edit(parsed)
+        return parsed
+
+    monkeypatch.setattr(module, "_edited", edited)
+    prepared = replace(PREPARED, exact=("conv1",), precision="fp16")
+    build_engine(prepared, RANGES, EngineOptions("fp16"), silent)
+    assert asked == ([("network", ("conv1",))] if held else [])
+    assert fake.config.get("precision_constraints") == ("obey" if held else None)

@@ -19,7 +19,10 @@ def export(
     batch: Annotated[int, typer.Option(help="Images per call; 0: any number.")] = 1,
     inputs: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Also write validation images and labels here (.npz), for tdc-deploy."),
+        typer.Option(
+            "--write-inputs",
+            help="Also write validation images and labels here (.npz), for tdc-deploy.",
+        ),
     ] = None,
     samples: Annotated[int, typer.Option(help="How many of them.")] = 256,
     basis_chains: Annotated[

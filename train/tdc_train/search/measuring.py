@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from tdc_deploy.ranks.table import CostTable, Row, build_table, latency
 from tdc_deploy.samples import Samples, input_types, random_samples, read_samples
 from tdc_deploy.search import Search
 from tdc_deploy.source import Source, read_source
-from tdc_deploy.types import Candidate, ConvLayer
+from tdc_deploy.types import Candidate, ConvLayer, Precision
 from tdc_train.conversion import decomposable
 from tdc_train.layer_names import module_paths
 from tdc_train.search.space import Space
@@ -38,6 +38,11 @@ class EqualRanks:
     """A backend's choices of one rank: Tucker-2 with r_in = r_out, and SVD; HALOC's half of the space."""
 
     every: Choices
+
+    @property
+    def revisions(self) -> Mapping[Precision, int]:
+        """Those of all choices."""
+        return self.every.revisions
 
     def offered(self, layer: ConvLayer) -> list[Candidate]:
         """The candidates of a layer but dense."""
@@ -83,7 +88,9 @@ class Bench:
             TdcError: no layer has a candidate that is faster than dense.
         """
         source = self.evaluator.source
-        profiler = LayerProfiler(self.evaluator.backend, self.store, self.choices.model)
+        choices = self.choices
+        backend = self.evaluator.backend
+        profiler = LayerProfiler(backend, self.store, choices.model, choices.revisions)
         table = build_table(source, profiler, progress, self.choices)
         rows = {path: _fastest_of_ranks(table.rows[name]) for path, name in self.names.items()}
         rows = {path: row for path, row in rows.items() if len(row.candidates) > 1}
@@ -100,8 +107,7 @@ class Bench:
         limit = chosen.dense_ms - (1 - budget) * dense_ms
         fitting = search.solver.within_latency(chosen, limit)
         search.try_selection(fitting or search.solver.within_error(chosen, np.inf))
-        backend = self.evaluator.backend.describe()
-        return Space(chosen, dense_ms, search.scale, backend, profiler.measured)
+        return Space(chosen, dense_ms, search.scale, backend.describe(), profiler.measured)
 
 
 @contextmanager

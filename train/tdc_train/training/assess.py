@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from tdc_deploy.errors import TdcError
-from tdc_deploy.files import check_writable, write_whole
+from tdc_deploy.files import check_distinct, check_writable
 from tdc_deploy.progress import Progress, silent
 from tdc_train.constraints import Constraints, constrained_macs, sizes
 from tdc_train.data.base import Data, ImageSet
@@ -121,7 +121,7 @@ def write_onnx(
     Args:
         batch: images per call; 0: any number.
         inputs: where to write validation images under `image` and classes under `labels` (.npz), for
-            tdc-deploy.
+            tdc-deploy; with the ONNX file, both or neither.
         samples: how many of them at most.
         data: the data set's folder, instead of the recipe's; read for `inputs`, and for a checkpoint
             that does not know its images' shape.
@@ -130,7 +130,8 @@ def write_onnx(
             machine with so many `threads` (0: its own choice), is measured to be faster with them.
 
     Raises:
-        TdcError: no checkpoint, the data are not there, or a file cannot be written.
+        TdcError: no checkpoint, the data are not there, or a file has another suffix, is the checkpoint or
+            cannot be written.
     """
     from tdc_train.export import export_onnx
 
@@ -138,15 +139,15 @@ def write_onnx(
         raise TdcError(
             f"batch {batch}, samples {samples}", expected="batch 0 or more, samples 1 or more"
         )
-    for target in filter(None, (output, inputs)):
-        check_writable(target)
+    targets = {output: ".onnx"} if inputs is None else {output: ".onnx", inputs: ".npz"}
+    _check_targets(targets, find_checkpoint(path))
     file, model, recipe, checkpoint = _loaded(path, trust)
-    shape = checkpoint.shape
+    shape, beside = checkpoint.shape, dict[Path, bytes]()
     if shape is None or inputs is not None:
         found = _data(recipe, data)
         shape = list(found.shape)
         if inputs is not None:
-            write_whole({inputs: sample_file(found.val, samples)})
+            beside = {inputs: sample_file(found.val, samples)}
     held = Constraints.from_json(checkpoint.constraints).held
     found_sizes = sizes(model, held) if held else None
     if found_sizes is not None and basis_chains:
@@ -161,8 +162,18 @@ def write_onnx(
         input_name=INPUT,
         accuracy=checkpoint.figures.get("val_accuracy"),
         constraints=found_sizes,
+        beside=beside,
     )
     return file
+
+
+def _check_targets(targets: Mapping[Path, str], checkpoint: Path) -> None:
+    """Raise TdcError if a file to write has another suffix, is the checkpoint or cannot be written."""
+    for target, suffix in targets.items():
+        if target.suffix != suffix:
+            raise TdcError(f"the output {target}", expected=f"a name that ends in {suffix}")
+        check_writable(target)
+    check_distinct(targets, [checkpoint])
 
 
 def _with_chains(

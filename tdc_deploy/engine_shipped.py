@@ -1,0 +1,47 @@
+"""What of a plan an engine shipped: which chains are fused, which precision each layer has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from tdc_deploy.compress import PARTS, last_node
+from tdc_deploy.engine_forms import FUSED, SOURCE, Built
+from tdc_deploy.plan_file import Plan
+from tdc_deploy.profiling.analytical.model import PrecisionName
+from tdc_deploy.types import Precision
+
+
+def chain_forms(plan: Plan | None, chosen: Built, built: Mapping[str, Built]) -> dict[str, str]:
+    """Layer of the plan, or operator that came of another chain → fused, native or dense, as shipped."""
+    selection = {} if plan is None else plan.selection
+    fused = set(chosen.prepared.fused)
+    forms = {}
+    for name in selection:
+        left = chosen.form == SOURCE or name in chosen.reverted.dense
+        forms[name] = "dense" if left else "fused" if last_node(name) in fused else "native"
+    planned = {last_node(name) for name in selection}
+    others = built[FUSED].prepared.fused if FUSED in built else ()
+    forms |= {
+        name: "fused" if name in fused else "native" for name in others if name not in planned
+    }
+    return forms
+
+
+def as_built(
+    plan: Plan | None, chosen: Built, chains: Mapping[str, str], precision: PrecisionName
+) -> Plan | None:
+    """The plan with each layer's precision, and whether its chain is fused, as they were shipped; as it
+    was where none of it was.
+    """
+    if plan is None or chosen.form == SOURCE:
+        return plan
+    layers = {}
+    for name, choice in plan.layers.items():
+        kept = {name + part for part in ("", *PARTS)} & set(chosen.prepared.exact)
+        held: Precision = "fp16" if precision == "fp16" and not kept else "fp32"
+        candidate = replace(choice.candidate, precision="int8" if name in chosen.int8 else held)
+        if chains.get(name) in ("fused", "native") and candidate.form == "tucker2":
+            candidate = replace(candidate, implementation=chains[name])  # type: ignore[arg-type]
+        layers[name] = replace(choice, candidate=candidate)
+    return replace(plan, layers=layers)
