@@ -40,8 +40,8 @@ Array = NDArray[np.float64]
 # times elements over patches: few patches say little but noise. On a trained VGG-16 whose last layers have
 # four patches of 1152 elements an image, 0.03, 0.3 and 3 left errors of 0.206, 0.200 and 0.200.
 SHRINKAGE = 0.3
-# At least this share of the mean square, means included: float32 activations whose values should be the same
-# differ by 1e-6 of them after some layers, and nothing is to be fitted to that.
+# At least this share of the mean square, means included: float32 activations that should be the same differ
+# by 1e-6 of their size after some layers, and nothing is to be fitted to that.
 NOISE = 1e-12
 
 # So many patches for each of a patch's elements make a covariance that is good enough; more than these
@@ -170,10 +170,10 @@ def joint_moments(
                 for runner, prefix in ((one, before), (other, after))
             )
             for x, y in zip(*(patch_rows(value, layer) for value in inputs), strict=True):
-                # Products in float32, whose rounding is a share of what is multiplied: so of how far values lie
+                # Products in float32, rounded by a share of what is multiplied: of how far values lie
                 # from the first ones' mean, not from zero. A channel that never changes leaves zero.
                 origin = origin or (_mean(x), _mean(y))
-                x, y = x - origin[0], y - origin[1]  # noqa: PLW2901
+                x, y = x - origin[0], y - origin[1]
                 own += y.T @ y
                 crossed += x.T @ y
                 sums += x.sum(0, np.float64), y.sum(0, np.float64)
@@ -189,7 +189,8 @@ def joint_moments(
 
 def _mean(rows: NDArray[np.floating]) -> NDArray[np.floating]:
     """Of each column, in the rows' type; of equal numbers exactly that number."""
-    return rows.mean(0, dtype=np.float64).astype(rows.dtype)
+    mean: NDArray[np.floating] = rows.mean(0, dtype=np.float64).astype(rows.dtype)
+    return mean
 
 
 def _enough(layer: ConvLayer) -> int:

@@ -212,7 +212,7 @@ POINTWISE = {"conv2": Candidate("svd", Ranks(8, 8)), "conv3": SELECTION["conv3"]
 
 
 def test_channels_that_never_change_before_a_1x1_convolution(tmp_path: Path) -> None:
-    """Their mean square is a hundred times the others' variance: of it, float32 must not be what is left."""
+    """Their mean square is a hundred times the others' variance: float32's share of it must not be left."""
     source = with_constant_channels(tmp_path, 8)
     layer, samples = source.plannable["conv2"], samples_of(8)
     joint = joint_moments(source.network, source.network, layer, samples, BACKEND)

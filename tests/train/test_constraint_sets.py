@@ -264,9 +264,7 @@ def test_ternary_is_the_nearest_of_large_layers_too(scope: str, kind: str) -> No
 
 @pytest.mark.parametrize("outlier", [0.0, 60.0])
 @pytest.mark.parametrize("least", [0, 1])
-def test_alternation_comes_within_a_hundredth_of_the_best_scale(
-    least: int, outlier: float
-) -> None:
+def test_alternation_comes_within_a_hundredth_of_the_best_scale(least: int, outlier: float) -> None:
     sizes = kernel(8, 5000).abs()
     sizes[:, ::5] = 0.0
     if outlier:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Steps up a level that are sorted. More would take gigabytes: a float64 and an index for each, several times.
+# Steps up a level that are sorted. More would take gigabytes: a float64 and an index each, several times.
 EXACT_EVENTS = 1 << 23
-# Alternation starts with the top level at these shares of a row's largest magnitude, and at these quantiles
-# of its nonzero magnitudes: one outlier is far above all levels that the others need.
+# Alternation starts with the top level at these shares of a row's largest magnitude, and at these
+# quantiles of its nonzero magnitudes: one outlier is far above all levels that the others need.
 SHARES = tuple(i / 10 for i in range(1, 11))
 QUANTILES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
-# So many of the starts go on, for so many turns or until the scale changes by less than this share: the error
-# then changes by its square.
+# So many of the starts go on, for so many turns or until the scale changes by less than this share: the
+# error then changes by its square.
 BEST, SWEEPS, CONVERGED = 3, 20, 1e-6
 
 
