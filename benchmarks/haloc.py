@@ -243,18 +243,23 @@ def measure(folder: Path, seed: int, arm: str) -> dict[str, Any]:
 
 
 def summary(folder: Path, seeds: list[int], arms: list[str]) -> dict[str, Any]:
-    """All figures: accuracies by seed, measured times, plans, and how the searches went."""
+    """All figures: accuracies by seed, measured times, plans, and how the searches went.
+
+    Of an arm that only some of the seeds have, those.
+    """
     found: dict[str, Any] = {"seeds": seeds, "budget": BUDGET, "arms": {}}
     for arm in arms:
-        rows = [json.loads((row_folder(folder, s, arm) / "row.json").read_text()) for s in seeds]
+        there = [s for s in seeds if (row_folder(folder, s, arm) / "row.json").exists()]
+        rows = [json.loads((row_folder(folder, s, arm) / "row.json").read_text()) for s in there]
         last = [list(row["stages"].values())[-1] for row in rows]
         first = [next(iter(row["stages"].values())) for row in rows]
         found["arms"][arm] = {
+            "seeds": there,
             "accuracy": [stage["accuracy"] for stage in last],
             "after_decomposing": [stage["accuracy"] for stage in first],
             "macs": [stage["macs"] for stage in last],
-            "time": [measure(folder, seed, arm) for seed in seeds],
-            "plans": [json.loads(plan_file(folder, s, arm).read_text())["layers"] for s in seeds],
+            "time": [measure(folder, seed, arm) for seed in there],
+            "plans": [json.loads(plan_file(folder, s, arm).read_text())["layers"] for s in there],
             "seconds": [sum(e.get("seconds", 0) for e in row["log"]) for row in rows],
         }
     if any(arm.startswith("haloc") for arm in arms):
