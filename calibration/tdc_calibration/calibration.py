@@ -85,6 +85,7 @@ def calibrate(
     calibration = Calibration(
         model_sha256=source.sha256,
         data_sha256=reader.sha256,
+        digests=reader.digests,
         samples=seen.samples,
         moments=found,
         by_channel=tuple(name for name, way in layers.items() if way.by_channel),

@@ -13,14 +13,15 @@ from tdc_deploy import __version__
 from tdc_deploy.statistics import LayerStatistics
 
 # Raised when the same model and data would give other moments than before, or the file's form changes.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """What was measured of a model on `samples` samples.
 
-    model_sha256: of the model's files, as `Source.sha256`. data_sha256: of the samples' content.
+    model_sha256: of the model's files, as `Source.sha256`. data_sha256: of the samples' content, and
+    digests: of each sample's, for whether others were among them.
     moments: E[x·xᵀ] of the input patches by layer, as `LayerStatistics` describes; layers that share an
     input share the array. by_channel: those of them that are [C, C]. skipped: why the other convolutions
     have none. ranges: by tensor. accuracy: a share, where the samples have labels.
@@ -28,6 +29,7 @@ class Calibration:
 
     model_sha256: str
     data_sha256: str
+    digests: tuple[bytes, ...]
     samples: int
     moments: Mapping[str, Array]
     by_channel: tuple[str, ...]

@@ -12,7 +12,7 @@ from tdc_calibration.readers import (
     Reader,
     input_spec,
     open_data,
-    samples_sha256,
+    sample_digests,
 )
 from tdc_calibration.readers.iterables import Source as FromPython
 from tdc_calibration.result import Calibration
@@ -95,7 +95,7 @@ def calibrated(
         _check_file(file, calibration, inputs)
         assert inputs is not None
         saved = read_calibration(file, source)
-        _check_unseen(source, inputs, saved.data_sha256, str(file))
+        _check_unseen(source, inputs, saved.digests, str(file))
         return _data_aware(source, saved, inputs, backend)
     reader = open_data(
         calibration.path or calibration.data,  # type: ignore[arg-type]  # a path or what is none
@@ -104,8 +104,8 @@ def calibrated(
         labels=calibration.labels,
         most=calibration.samples,
     )
-    if inputs is not None and len(reader) == len(inputs):
-        _check_unseen(source, inputs, reader.sha256, reader.where)
+    if inputs is not None:
+        _check_unseen(source, inputs, reader.digests, reader.where)
     seen, samples = _roles(reader, inputs)
     if not calibration.data_aware:
         return Calibrated(source, samples, None)
@@ -128,11 +128,13 @@ def _check_file(file: Path, calibration: CalibrationData, inputs: Samples | None
         )
 
 
-def _check_unseen(source: Source, inputs: Samples, data_sha256: str, where: str) -> None:
-    """Raise TdcError if the inputs are the very samples that calibrate: they would verify nothing."""
-    if samples_sha256(inputs, input_spec(source)) == data_sha256:
+def _check_unseen(source: Source, inputs: Samples, digests: tuple[bytes, ...], where: str) -> None:
+    """Raise TdcError if inputs are among the samples that calibrate: they would verify nothing."""
+    known = set(digests)
+    seen = sum(digest in known for digest in sample_digests(inputs, input_spec(source)))
+    if seen:
         raise TdcError(
-            f"inputs to verify on that are the samples of {where}",
+            f"inputs to verify on, {seen} of {len(inputs)} of which are samples of {where}",
             expected="samples to verify on that calibration does not see",
             fix="give others as --inputs, or the data as --calib alone: every other sample then verifies",
         )

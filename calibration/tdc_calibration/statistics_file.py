@@ -113,6 +113,7 @@ def _head(calibration: Calibration, moments: Mapping[str, str]) -> dict[str, Any
         "tool_version": calibration.tool_version,
         "model_sha256": calibration.model_sha256,
         "data_sha256": calibration.data_sha256,
+        "digests": [digest.hex() for digest in calibration.digests],
         "samples": calibration.samples,
         "accuracy": calibration.accuracy,
         "by_channel": list(calibration.by_channel),
@@ -142,6 +143,7 @@ def _calibration(archive: zipfile.ZipFile, head: Mapping[str, Any]) -> Calibrati
     return Calibration(
         model_sha256=str(head["model_sha256"]),
         data_sha256=str(head["data_sha256"]),
+        digests=tuple(bytes.fromhex(digest) for digest in head["digests"]),
         samples=int(head["samples"]),
         moments={layer: moments[name] for layer, name in head["moments"].items()},
         by_channel=tuple(head["by_channel"]),

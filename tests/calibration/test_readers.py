@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tdc_calibration.readers import InputSpec, Reader, open_data, samples_sha256
+from tdc_calibration.readers import InputSpec, Reader, open_data, sample_digests
 
 from tdc_deploy.errors import TdcError
 
@@ -106,7 +106,7 @@ def test_all_kinds_give_the_same(kind: Callable[[Path], Any], tmp_path: Path) ->
 def test_samples_have_the_digest_of_their_reader(tmp_path: Path) -> None:
     for data in (stored(tmp_path), pairs(tmp_path)):
         reader = open_data(data, spec())
-        assert samples_sha256(reader.samples(), spec(1)) == reader.sha256
+        assert sample_digests(reader.samples(), spec(1)) == reader.digests
 
 
 def test_a_single_array_is_no_data_set(tmp_path: Path) -> None:

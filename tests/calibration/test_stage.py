@@ -245,9 +245,18 @@ def test_the_same_samples_cannot_verify_wherever_they_are(
     for given in [file, *others] if data_aware else others:
         with pytest.raises(TdcError, match="that calibration does not see"):
             stage(source, given, inputs, data_aware=data_aware)
-    one = data.copy()
-    one[19, 0, 0, 0] += 1
-    assert stage(source, copy, samples_of(one), data_aware=data_aware).samples is not None
+    other = pictures(20, seed=2)
+    assert stage(source, copy, samples_of(other), data_aware=data_aware).samples is not None
+    other[7] = data[11]
+    with pytest.raises(TdcError, match="1 of 20 of which are samples of"):
+        stage(source, copy, samples_of(other), data_aware=data_aware)
+
+
+def test_statistics_of_some_of_the_inputs_are_refused(model: Path, tmp_path: Path) -> None:
+    source, file = read_source(model), tmp_path / "model.stats"
+    calibrate(source, pictures(20), file, samples=12)
+    with pytest.raises(TdcError, match=r"12 of 20 of which are samples of .*model\.stats"):
+        stage(source, file, samples_of(pictures(20)))
 
 
 def test_at_most_so_many_samples(model: Path) -> None:

@@ -2,7 +2,7 @@
 
 from tdc_calibration.readers.opening import open_data
 from tdc_calibration.readers.preprocessing import PRESETS, Preprocessing, preprocessing
-from tdc_calibration.readers.reader import Reader, samples_sha256
+from tdc_calibration.readers.reader import Reader, sample_digests
 from tdc_calibration.readers.spec import InputSpec, input_spec
 
 __all__ = [
@@ -13,5 +13,5 @@ __all__ = [
     "input_spec",
     "open_data",
     "preprocessing",
-    "samples_sha256",
+    "sample_digests",
 ]

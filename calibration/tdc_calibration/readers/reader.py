@@ -19,6 +19,9 @@ Row = tuple[Mapping[str, NDArray[Any]], int | None]
 # Of a large set, what verification and the correction of statistics take into memory.
 SOME = 256
 
+# Of a sample's SHA-256: two different samples have the same 16 bytes once in 2^64 samples.
+DIGEST_BYTES = 16
+
 
 class Rows(Protocol):
     """Samples in a fixed order, of which only few are in memory at a time.
@@ -58,7 +61,7 @@ class Reader:
         self._wanted: NDArray[np.int64] | None = None
         if most is not None and rows.count is not None and most < rows.count:
             self._wanted = _spread(rows.count, most)
-        self._seen: tuple[int, NDArray[np.int64] | None, str] | None = None
+        self._seen: tuple[NDArray[np.int64] | None, tuple[bytes, ...]] | None = None
 
     @property
     def where(self) -> str:
@@ -74,23 +77,28 @@ class Reader:
     def known_count(self) -> int | None:
         """The number of samples if that is known without going through them."""
         if self._seen is not None:
-            return self._seen[0]
+            return len(self._seen[1])
         return self._rows.count if self._wanted is None else len(self._wanted)
 
     def __len__(self) -> int:
         """The number of samples; an iterable is gone through for it once."""
         known = self.known_count
-        return self._whole_pass()[0] if known is None else known
+        return len(self._whole_pass()[1]) if known is None else known
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
         """Class numbers [N], or None; known once the samples were gone through, which is done if needed."""
+        return self._whole_pass()[0]
+
+    @property
+    def digests(self) -> tuple[bytes, ...]:
+        """Of each sample's content, the same however it is stored; as `labels`, after a pass."""
         return self._whole_pass()[1]
 
     @property
     def sha256(self) -> str:
-        """Digest of the samples' content, the same however they are stored; as `labels`, after a pass."""
-        return self._whole_pass()[2]
+        """Digest of all samples in their order; as `labels`, after a pass."""
+        return hashlib.sha256(b"".join(self.digests)).hexdigest()
 
     def limited(self, most: int | None) -> Reader:
         """At most that many of the samples; all without a number."""
@@ -117,7 +125,7 @@ class Reader:
                 and some not; no samples; other samples than in the pass before, or a second pass over
                 what can be read once.
         """
-        digest = _Digest(self.spec)
+        digests: list[bytes] = []
         labels: list[int | None] = []
         size = self.spec.batch
         feeds: dict[str, NDArray[Any]] = {}
@@ -129,7 +137,7 @@ class Reader:
                     for name, shape in self.spec.shapes.items()
                 }
             self._place(arrays, feeds, filled, len(labels))
-            digest.add(feeds, filled)
+            digests.append(_digest(self.spec, feeds, filled))
             labels.append(label)
             filled += 1
             if filled == size:
@@ -139,7 +147,7 @@ class Reader:
             for array in feeds.values():
                 array[filled:] = array[filled - 1]
             yield feeds, filled
-        self._passed(labels, digest.hexdigest())
+        self._passed(labels, tuple(digests))
 
     def samples(self, most: int = SOME) -> Samples:
         """At most that many of the samples in memory, as verification takes them.
@@ -189,17 +197,17 @@ class Reader:
             check_finite(where, name, array)
             feeds[name][at] = array
 
-    def _whole_pass(self) -> tuple[int, NDArray[np.int64] | None, str]:
+    def _whole_pass(self) -> tuple[NDArray[np.int64] | None, tuple[bytes, ...]]:
         if self._seen is None:
             for _ in self.batches():
                 pass
         assert self._seen is not None
         return self._seen
 
-    def _passed(self, labels: list[int | None], sha256: str) -> None:
+    def _passed(self, labels: list[int | None], digests: tuple[bytes, ...]) -> None:
         if not labels:
             raise _empty(self.where)
-        if self._seen is not None and self._seen[2] != sha256:
+        if self._seen is not None and self._seen[1] != digests:
             raise TdcError(
                 f"{self.where} gave other samples in another pass",
                 expected="the same samples in the same order each time",
@@ -211,7 +219,7 @@ class Reader:
                 f"{self.where} has labels for {len(known)} of its {len(labels)} samples",
                 expected="one for every sample, or none",
             )
-        self._seen = (len(labels), np.array(known, np.int64) if known else None, sha256)
+        self._seen = (np.array(known, np.int64) if known else None, digests)
 
 
 class EveryOther:
@@ -234,12 +242,9 @@ class EveryOther:
                 yield row
 
 
-def samples_sha256(samples: Samples, spec: InputSpec) -> str:
-    """What `Reader.sha256` is of the same samples."""
-    digest = _Digest(spec)
-    for row in range(len(samples)):
-        digest.add(samples.arrays, row)
-    return digest.hexdigest()
+def sample_digests(samples: Samples, spec: InputSpec) -> tuple[bytes, ...]:
+    """What `Reader.digests` are of the same samples."""
+    return tuple(_digest(spec, samples.arrays, row) for row in range(len(samples)))
 
 
 def _spread(count: int, most: int) -> NDArray[np.int64]:
@@ -247,19 +252,13 @@ def _spread(count: int, most: int) -> NDArray[np.int64]:
     return numbers
 
 
-class _Digest:
-    def __init__(self, spec: InputSpec) -> None:
-        self._digest = hashlib.sha256()
-        for name in sorted(spec.shapes):
-            described = f"{name}\0{spec.types[name].str}\0{spec.shapes[name][1:]}\0"
-            self._digest.update(described.encode())
-
-    def add(self, feeds: Mapping[str, NDArray[Any]], row: int) -> None:
-        for name in sorted(feeds):
-            self._digest.update(np.ascontiguousarray(feeds[name][row]).data)
-
-    def hexdigest(self) -> str:
-        return self._digest.hexdigest()
+def _digest(spec: InputSpec, feeds: Mapping[str, NDArray[Any]], row: int) -> bytes:
+    digest = hashlib.sha256()
+    for name in sorted(spec.shapes):
+        described = f"{name}\0{spec.types[name].str}\0{spec.shapes[name][1:]}\0"
+        digest.update(described.encode())
+        digest.update(np.ascontiguousarray(feeds[name][row]).data)
+    return digest.digest()[:DIGEST_BYTES]
 
 
 def _empty(where: str) -> TdcError:
