@@ -82,6 +82,7 @@ def calibrate(
     watched = _watched(inputs, layers, found_ranges)
     seen = watch(source, reader, watched, threads=threads, pass_bytes=pass_bytes, progress=progress)
     found, raised = _moments(inputs, layers)
+    ranged = {name: watcher.result() for name, watcher in found_ranges.items()}
     calibration = Calibration(
         model_sha256=source.sha256,
         data_sha256=reader.sha256,
@@ -90,7 +91,7 @@ def calibrate(
         moments=found,
         by_channel=tuple(name for name, way in layers.items() if way.by_channel),
         skipped=_skipped(source) if moments else {},
-        ranges={name: watcher.result() for name, watcher in found_ranges.items()},
+        ranges={name: measured for name, measured in ranged.items() if measured is not None},
         accuracy=seen.accuracy,
         warnings=tuple(_warnings(reader, seen.samples, raised)),
     )

@@ -93,6 +93,8 @@ def _ranges(
     ranges = dict.fromkeys(names, (0.0, 0.0))
     for values in _runs(network, names, samples, backend):
         for name, value in values.items():
+            if not value.size:  # where a detector finds nothing
+                continue
             least, most = _finite(name, value.min()), _finite(name, value.max())
             ranges[name] = (min(ranges[name][0], least), max(ranges[name][1], most))
     return ranges

@@ -103,10 +103,10 @@ class RangeOf:
             bins = np.floor(numbers, out=numbers).astype(np.int64) - self._first
             self._counts += np.bincount(bins, minlength=BINS)
 
-    def result(self) -> TensorRange:
-        """The ranges of all that was added."""
-        assert self._lowest is not None
-        assert self._highest is not None
+    def result(self) -> TensorRange | None:
+        """The ranges of all that was added; None if no value was."""
+        if self._lowest is None or self._highest is None:
+            return None
         used = np.flatnonzero(self._counts)
         first, last = int(used[0]), int(used[-1])
         return TensorRange(

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from tdc_calibration import histograms
+from tdc_calibration.calibrators import CALIBRATORS, ranges_of
 from tdc_calibration.histograms import BINS, _counts, activation_names, collect, extremes
 
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
@@ -91,3 +94,24 @@ def test_ranges_at_the_ends_of_float32(largest: float, least: float) -> None:
     np.testing.assert_array_equal(
         found, np.histogram(values.astype(np.float64), BINS, (low, high))[0]
     )
+
+
+def test_an_activation_that_is_always_empty() -> None:
+    """As the boxes of a detector that finds none."""
+    model = small_cnn()
+    for name, value in (("none.starts", 0), ("none.ends", 0), ("none.axes", 1)):
+        model.graph.initializer.append(numpy_helper.from_array(np.array([value]), name))
+    model.graph.node.append(
+        onnx.helper.make_node(
+            "Slice", ["logits", "none.starts", "none.ends", "none.axes"], ["none"]
+        )
+    )
+    model.graph.output.append(
+        onnx.helper.make_tensor_value_info("none", onnx.TensorProto.FLOAT, [1, 0])
+    )
+    found = collect(network(model), ["none", "logits"], samples(), OnnxRuntimeBackend(1))
+    assert found["none"].counts.sum() == 0
+    assert found["logits"].counts.sum() > 0
+    for calibrator in CALIBRATORS:
+        for symmetric in (False, True):
+            assert ranges_of(found, calibrator, symmetric=symmetric)["none"] == (0, 0)

@@ -17,7 +17,9 @@ def measured(*batches: Array) -> TensorRange:
     watcher = RangeOf("t")
     for batch in batches:
         watcher.add(batch.astype(np.float32))
-    return watcher.result()
+    found = watcher.result()
+    assert found is not None
+    return found
 
 
 def check(found: TensorRange, values: Array) -> None:
@@ -85,3 +87,12 @@ def test_tensors_without_channels() -> None:
 def test_values_that_are_not_finite(value: float) -> None:
     with pytest.raises(TdcError, match="tensor 't' holds NaN or infinity"):
         measured(np.array([[1.0, value, 2.0]]))
+
+
+def test_a_tensor_that_never_has_a_value_has_no_range() -> None:
+    watcher = RangeOf("boxes")
+    watcher.add(np.zeros((0, 4), np.float32))
+    assert watcher.result() is None
+    watcher.add(np.ones((1, 4), np.float32))
+    found = watcher.result()
+    assert found is not None and found.counts.sum() == 4
