@@ -316,7 +316,8 @@ def test_a_layer_that_breaks_the_context_is_named(gpu: FakeGpu) -> None:
                 return SimpleNamespace(plan=b"", inputs={}, outputs={})
 
             patch.setattr(backend, "build_layer", build)
-            patch.setattr(TensorRtBackend, "_prepared", lambda *_: None)
+            ready = SimpleNamespace(int8=False)
+            patch.setattr(TensorRtBackend, "_prepared", lambda *_, ready=ready: ready)
             on = TensorRtBackend(MACHINE, EngineOptions(), {})
             profiler = LayerProfiler(on, store)
             gpu.makes_contexts = False
