@@ -48,7 +48,9 @@ def environment() -> Path:
     ]
     key = hashlib.sha256(" ".join([PYTRITON, *requirements]).encode()).hexdigest()[:12]
     place = base / f"triton-py{MINOR}-{key}"
-    if not place.exists():
+    if not (place / "bin" / "python").exists():
+        # Nothing is there, or it was made from a Python that is gone.
+        shutil.rmtree(place, ignore_errors=True)
         base.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=base) as folder:
             made = Path(folder) / "venv"
@@ -70,7 +72,9 @@ def _check_machine() -> None:
 
 
 def _install(place: Path, requirements: list[str]) -> None:
-    subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
+    # Not from this environment's link to it, which may go before what is kept here.
+    python = Path(sys.base_prefix) / "bin" / f"python{MINOR}"
+    subprocess.run([str(python), "-m", "venv", str(place)], check=True)
     pip = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet"]
     pip += ["--disable-pip-version-check", "--only-binary=:all:"]
     # The wheel's own requirements are those of its Python package, which is not used.
