@@ -108,10 +108,7 @@ class Search:
     def _meet_budget(self, budget: float) -> None:
         aim = budget
         for _ in range(BUDGET_ROUNDS):
-            selection = self.solver.within_latency(self.table, self._layer_limit(aim))
-            if selection is None:
-                # By the layers alone: in the network they may save more, and leave room.
-                selection = self.solver.within_error(self.table, math.inf)
+            selection = self.predicted_within(aim)
             again = bool(self.tried) and self.tried[-1].selection == selection
             done = self.try_selection(selection)
             ratio = done.trial.ratio
@@ -120,6 +117,14 @@ class Search:
                 return
             # Aim at the middle of what is accepted, since the next measurement has its own noise.
             aim = budget * (1 - BUDGET_SLACK / 2)
+
+    def predicted_within(self, ratio: float) -> Selected:
+        """The best selection that is predicted to take this share of the dense time; where none is, the
+        fastest: in the network its layers may save more than alone, and leave room.
+        """
+        limit = self.table.dense_ms - (1 - ratio) * self.dense_ms / self.scale
+        selection = self.solver.within_latency(self.table, limit)
+        return self.solver.within_error(self.table, math.inf) if selection is None else selection
 
     def _best_in_budget(self, budget: float) -> Tried:
         meeting = [t for t in self.tried if t.trial.ratio <= budget]
@@ -156,9 +161,6 @@ class Search:
         if math.isinf(high):
             return 4 * low
         return math.sqrt(low * high) if low else high / 4
-
-    def _layer_limit(self, ratio: float) -> float:
-        return self.table.dense_ms - (1 - ratio) * self.dense_ms / self.scale
 
     def _all_dense(self) -> Tried:
         dense = {name: row.candidates[0] for name, row in self.table.rows.items()}

@@ -104,9 +104,7 @@ class Bench:
         chosen = CostTable(rows)
         dense_ms = self.evaluator.dense_ms
         search = Search(chosen, dense_ms, MilpSolver(), self.trial, progress)
-        limit = chosen.dense_ms - (1 - budget) * dense_ms
-        fitting = search.solver.within_latency(chosen, limit)
-        search.try_selection(fitting or search.solver.within_error(chosen, np.inf))
+        search.try_selection(search.predicted_within(budget))
         return Space(chosen, dense_ms, search.scale, backend.describe(), profiler.measured)
 
 
