@@ -6,18 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import onnx
-
 from tdc_calibration.half_choice import SAMPLES, exact_nodes
 from tdc_calibration.half_network import HalfNetwork
+from tdc_calibration.limits import Limits
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
-from tdc_deploy.builder import beyond
 from tdc_deploy.graph.network import Network
 from tdc_deploy.planner import Goal
 from tdc_deploy.progress import Progress
 from tdc_deploy.samples import Samples
 from tdc_deploy.source import Source
-from tdc_deploy.verify import Outputs, compare_outputs, run_all
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,17 +42,10 @@ class ExactNodes:
         half = HalfNetwork(network, seen, self.backend)
 
         def holds(layers: Sequence[str]) -> bool:
-            return self._holds(half.model(layers))
+            return self._limits.hold(half.model(layers))
 
         return frozenset(exact_nodes(half, holds, self.progress))
 
-    def _holds(self, model: onnx.ModelProto) -> bool:
-        verifying = self.samples.split()[1]
-        with self.backend.runner(model) as runner:
-            comparison = compare_outputs(self._reference, run_all(runner, verifying), verifying)
-        return not beyond(comparison, self.goal.max_error, self.goal.max_accuracy_drop)
-
     @cached_property
-    def _reference(self) -> Outputs:
-        with self.backend.runner(self.source.path) as runner:
-            return run_all(runner, self.samples.split()[1])
+    def _limits(self) -> Limits:
+        return Limits(self.source, self.samples, self.goal, self.backend)

@@ -15,8 +15,8 @@ from tdc_calibration.int8_build import MAX_SAMPLES
 from tdc_calibration.int8_engine import REVISION, layer_in_int8
 from tdc_calibration.int8_engine_network import EngineInt8Network
 from tdc_calibration.int8_evaluate import TRIAL_SAMPLES
+from tdc_calibration.limits import Limits
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
-from tdc_deploy.builder import beyond
 from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.network import Network
 from tdc_deploy.planner import Goal
@@ -24,7 +24,6 @@ from tdc_deploy.progress import Progress, silent
 from tdc_deploy.quantising import Quantised
 from tdc_deploy.samples import Samples
 from tdc_deploy.source import Source
-from tdc_deploy.verify import Outputs, compare_outputs, run_all
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +64,7 @@ class EngineQuantiser:
         others = [layer for layer in made.layers if layer not in wanted]
 
         def holds(kept: Sequence[str]) -> bool:
-            return self._holds(made.model(best, [*others, *kept]))
+            return self._limits.hold(made.model(best, [*others, *kept]))
 
         kept = fall_back(wanted, lambda layer: made.error_alone(best, layer), holds, self.progress)
         # Where not even the network as it was keeps the limits, rounding is not what is beyond them.
@@ -113,13 +112,6 @@ class EngineQuantiser:
     def _calibrating(self) -> Samples:
         return self.samples.split()[0]
 
-    def _holds(self, model: onnx.ModelProto) -> bool:
-        verifying = self.samples.split()[1]
-        with self.backend.runner(model) as runner:
-            comparison = compare_outputs(self._reference, run_all(runner, verifying), verifying)
-        return not beyond(comparison, self.goal.max_error, self.goal.max_accuracy_drop)
-
     @cached_property
-    def _reference(self) -> Outputs:
-        with self.backend.runner(self.source.path) as runner:
-            return run_all(runner, self.samples.split()[1])
+    def _limits(self) -> Limits:
+        return Limits(self.source, self.samples, self.goal, self.backend)
