@@ -88,6 +88,11 @@ def _layer_of(chain: Chain) -> str:
     return name if ends == (f"{name}/first", last_node(name)) else ""
 
 
+def nodes_of(layer: str) -> set[str]:
+    """The names that a layer's convolutions can have, as it came or decomposed."""
+    return {layer + part for part in ("", *PARTS)}
+
+
 def last_node(layer: str) -> str:
     """The name of the last convolution of a layer's chain, and of the operator that it is fused to."""
     return f"{layer}/last"

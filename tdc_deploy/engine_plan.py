@@ -11,7 +11,7 @@ from tdc_deploy.backends.tensorrt.backend import TensorRtBackend
 from tdc_deploy.backends.tensorrt.compatibility import least_device
 from tdc_deploy.backends.tensorrt.machine import Machine
 from tdc_deploy.backends.tensorrt.options import EngineOptions
-from tdc_deploy.compress import PARTS
+from tdc_deploy.compress import nodes_of
 from tdc_deploy.evaluate import Evaluator
 from tdc_deploy.mixed_evaluate import MixedEvaluator
 from tdc_deploy.plan_file import Plan
@@ -51,7 +51,7 @@ class EnginePlanner:
         exact: Collection[str] = (),
     ) -> None:
         options = replace(options, int8=False)
-        held = _with_parts(exact)
+        held = frozenset(name for node in exact for name in nodes_of(node))
         backend = TensorRtBackend(machine, options, source.inputs, progress, exact=held)
         accuracy = OnnxRuntimeBackend(threads)
         job = (source, samples, backend, store, accuracy)
@@ -96,11 +96,6 @@ def in_precision(plan: Plan, precision: Precision) -> Plan:
         for name, choice in plan.layers.items()
     }
     return replace(plan, layers=layers)
-
-
-def _with_parts(nodes: Collection[str]) -> frozenset[str]:
-    """The names, and those of what the nodes are decomposed to."""
-    return frozenset(name + part for name in nodes for part in ("", *PARTS))
 
 
 def planning_cache(options: EngineOptions, machine: Machine) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tdc_deploy.compress import PARTS, last_node
+from tdc_deploy.compress import last_node, nodes_of
 from tdc_deploy.engine_forms import FUSED, SOURCE, Built
 from tdc_deploy.plan_file import Plan
 from tdc_deploy.profiling.analytical.model import PrecisionName
@@ -38,7 +38,7 @@ def as_built(
         return plan
     layers = {}
     for name, choice in plan.layers.items():
-        kept = {name + part for part in ("", *PARTS)} & set(chosen.prepared.exact)
+        kept = nodes_of(name) & set(chosen.prepared.exact)
         held: Precision = "fp16" if precision == "fp16" and not kept else "fp32"
         candidate = replace(choice.candidate, precision="int8" if name in chosen.int8 else held)
         if chains.get(name) in ("fused", "native") and candidate.form == "tucker2":

@@ -9,6 +9,7 @@ from tdc_calibration.half_choice import SAMPLES, exact_nodes
 from tdc_calibration.half_network import HalfNetwork
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.builder import Built, beyond
+from tdc_deploy.compress import nodes_of
 from tdc_deploy.evaluate import Evaluator
 from tdc_deploy.graph.network import network_of
 from tdc_deploy.plan_file import Plan
@@ -60,7 +61,7 @@ def _as_built(plan: Plan, exact: Sequence[str]) -> Plan:
     """The plan with each layer's precision as it was built: a fused chain is one node, named after it."""
     layers = {}
     for name, choice in plan.layers.items():
-        kept = {name, f"{name}/first", f"{name}/core", f"{name}/last"} & set(exact)
+        kept = nodes_of(name) & set(exact)
         candidate = replace(choice.candidate, precision="fp32" if kept else "fp16")
         layers[name] = replace(choice, candidate=candidate)
     return replace(plan, layers=layers)
