@@ -9,15 +9,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from tdc_calibration.int8 import REVISION, Scheme, quantise
+from tdc_calibration.int8 import REVISION, Scheme, any_ranges, quantise
 from tdc_deploy.graph.network import network_of
 from tdc_deploy.profiling.bounds import Roofline
 from tdc_deploy.profiling.layers import layer_model
 from tdc_deploy.ranks.choices import OnnxRuntimeChoices
 from tdc_deploy.types import Candidate, ConvLayer, Precision
-
-# Of activations whose values make no difference to the time.
-ANY_RANGE = (-4.0, 4.0)
 
 
 @dataclass(frozen=True)
@@ -57,9 +54,7 @@ class Int8Choices:
 def int8_layer_model(layer: ConvLayer, candidate: Candidate, scheme: Scheme) -> onnx.ModelProto:
     """`layer_model` in Q/DQ form, its input and output quantised."""
     network = network_of(layer_model(replace(layer, dtype="float32"), candidate))
-    graph = network.graph
-    tensors = [*graph.inputs, *(tensor for node in graph.nodes for tensor in node.outputs)]
-    model = quantise(network, {tensor.name: ANY_RANGE for tensor in tensors}, scheme)
+    model = quantise(network, any_ranges(network.graph), scheme)
     _cut_ends(model.graph)
     return model
 

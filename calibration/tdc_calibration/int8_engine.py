@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from tdc_calibration.calibrators import Range
-from tdc_calibration.int8 import check_quantisable
+from tdc_calibration.int8 import ANY_RANGE, any_ranges, check_quantisable
 from tdc_deploy.graph.half import LEAST_SCALE, QUANTISING_OPSET
 from tdc_deploy.graph.names import Names, name_nodes
 from tdc_deploy.graph.network import Network, model_of, network_of
@@ -22,9 +22,6 @@ LEVELS = 127
 REVISION = 1
 """Raised whenever the same layer or network and ranges make another Q/DQ form: what was measured on it is
 then void."""
-
-# Of activations whose values make no difference to the time.
-ANY_RANGE = (-4.0, 4.0)
 
 # The first opset whose scales may be float16.
 OPSET = QUANTISING_OPSET
@@ -121,9 +118,7 @@ def _scale(largest: float) -> float:
 def layer_in_int8(model: onnx.ModelProto) -> onnx.ModelProto:
     """A model of one layer in Q/DQ form, from 8 bits to 8 bits as between layers in INT8."""
     network = with_opset(network_of(model), OPSET)
-    graph = network.graph
-    tensors = [*graph.inputs, *(tensor for node in graph.nodes for tensor in node.outputs)]
-    quantised = quantise_for_tensorrt(network, {tensor.name: ANY_RANGE for tensor in tensors})
+    quantised = quantise_for_tensorrt(network, any_ranges(network.graph))
     _quantise_output(quantised.graph)
     _begin_in_int8(quantised.graph)
     return model_of(quantised)
