@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tdc_calibration.moments.accumulator import POSITIONS, Array
-from tdc_calibration.moments.products import Products
+from tdc_calibration.moments.collector import Collector
 from tdc_deploy.types import ConvLayer
 
 Phases = Mapping[tuple[int, int], NDArray[Any]]
@@ -33,9 +33,7 @@ class Direct:
         self.size = layer.c_in * math.prod(layer.kernel)
         self._capacity = layer.out_hw[1] * max(1, POSITIONS // layer.out_hw[1])  # whole rows
         self._padded: NDArray[Any] | None = None
-        self._buffer: NDArray[Any] | None = None
-        self._products: Products | None = None
-        self._filled = 0
+        self._collected: Collector | None = None
 
     @property
     def macs(self) -> int:
@@ -45,32 +43,28 @@ class Direct:
     @property
     def bytes(self) -> int:
         """Memory of an image, the buffer and the sums."""
-        held = self._layer.c_in * math.prod(self._padded_hw) + self.size * self._capacity
-        return self._dtype.itemsize * held + Products.bytes(self.size, self._dtype)
+        image = self._layer.c_in * math.prod(self._padded_hw) * self._dtype.itemsize
+        return image + Collector.bytes(self.size, self._capacity, self._dtype)
 
     def add(self, x: NDArray[Any]) -> None:
         """Add images [n, C, H, W]."""
-        if self._buffer is None:
-            self._buffer = np.empty((self.size, self._capacity), self._dtype)
+        if self._collected is None:
+            self._collected = Collector(self.size, self._capacity, self._dtype)
             self._padded = np.zeros((self._layer.c_in, *self._padded_hw), self._dtype)
-            self._products = Products(self.size, self._dtype)
         height, width = self._layer.out_hw
         for image in x:
             phases = self._phases(image)
             start = 0
             while start < height:
-                rows = min(height - start, (self._capacity - self._filled) // width)
-                self._unfold(phases, start, rows)
+                rows = min(height - start, self._collected.room // width)
+                self._unfold(self._collected.take(rows * width), phases, start, rows)
                 start += rows
-                if self._filled == self._capacity:
-                    self._flush()
 
     def moment(self) -> Array:
         """E[x·xᵀ] of all that was added, float64, symmetric."""
-        self._flush()
-        assert self._products is not None
-        products, self._products, self._buffer, self._padded = self._products, None, None, None
-        return products.mean()
+        assert self._collected is not None
+        collected, self._collected, self._padded = self._collected, None, None
+        return collected.mean()
 
     @property
     def _padded_hw(self) -> tuple[int, int]:
@@ -90,24 +84,13 @@ class Direct:
             for i, j in itertools.product(range(down), range(right))
         }
 
-    def _unfold(self, phases: Phases, start: int, rows: int) -> None:
-        """Collect the patches of some rows of an image."""
-        assert self._buffer is not None
+    def _unfold(self, place: NDArray[Any], phases: Phases, start: int, rows: int) -> None:
+        """Write the patches of some rows of an image."""
         layer = self._layer
         width = layer.out_hw[1]
-        end = self._filled + rows * width
-        place = self._buffer[:, self._filled : end]
         place = place.reshape(layer.c_in, *layer.kernel, rows, width)
         for a, b in itertools.product(*map(range, layer.kernel)):
             row, i = divmod(a * layer.dilations[0], layer.strides[0])
             column, j = divmod(b * layer.dilations[1], layer.strides[1])
             row += start
             place[:, a, b] = phases[i, j][:, row : row + rows, column : column + width]
-        self._filled = end
-
-    def _flush(self) -> None:
-        if self._filled:
-            assert self._buffer is not None
-            assert self._products is not None
-            self._products.add(self._buffer[:, : self._filled])
-            self._filled = 0

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tdc_calibration.moments.accumulator import POSITIONS, Array
+from tdc_calibration.moments.collector import Collector
 from tdc_calibration.moments.products import Products
 from tdc_deploy.types import ConvLayer
 
@@ -27,9 +28,7 @@ class Pixels:
         self.size = layer.c_in
         collected = self.size > self._pixels
         self._images = max(1, POSITIONS // self._pixels) if collected else 1
-        self._buffer: NDArray[Any] | None = None
-        self._products: Products | None = None
-        self._filled = 0
+        self._sums: Collector | Products | None = None
 
     @property
     def macs(self) -> int:
@@ -39,41 +38,28 @@ class Pixels:
     @property
     def bytes(self) -> int:
         """Memory of the buffer and the sums."""
-        buffer = self.size * self._images * self._pixels * self._dtype.itemsize
-        return buffer + Products.bytes(self.size, self._dtype)
+        return Collector.bytes(self.size, self._images * self._pixels, self._dtype)
 
     def add(self, x: NDArray[Any]) -> None:
         """Add images [n, C, H, W]."""
-        if self._products is None:
-            self._products = Products(self.size, self._dtype)
+        if self._sums is None:
+            self._sums = self._begun()
         down, right = self._layer.strides
         for image in x[:, :, ::down, ::right]:
-            if self._images == 1:
+            if isinstance(self._sums, Collector):
+                self._sums.take(self._pixels).reshape(image.shape)[:] = image
+            else:
                 pixels = image.reshape(self.size, -1).astype(self._dtype, copy=False)
                 for part in np.array_split(pixels, -(-self._pixels // (2 * POSITIONS)), axis=1):
-                    self._products.add(part)
-            else:
-                self._collect(image)
+                    self._sums.add(part)
 
     def moment(self) -> Array:
         """E[x·xᵀ] of all that was added, float64, symmetric."""
-        self._flush()
-        assert self._products is not None
-        products, self._products, self._buffer = self._products, None, None
-        return products.mean()
+        assert self._sums is not None
+        sums, self._sums = self._sums, None
+        return sums.mean()
 
-    def _collect(self, image: NDArray[Any]) -> None:
-        if self._buffer is None:
-            self._buffer = np.empty((self.size, self._images * self._pixels), self._dtype)
-        end = self._filled + self._pixels
-        self._buffer[:, self._filled : end].reshape(image.shape)[:] = image
-        self._filled = end
-        if end == self._buffer.shape[1]:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._filled:
-            assert self._buffer is not None
-            assert self._products is not None
-            self._products.add(self._buffer[:, : self._filled])
-            self._filled = 0
+    def _begun(self) -> Collector | Products:
+        if self._images == 1:
+            return Products(self.size, self._dtype)
+        return Collector(self.size, self._images * self._pixels, self._dtype)
