@@ -162,8 +162,8 @@ def build(
             engine = engine.with_precision(precision)
         own = (("--plan", plan), ("--inputs", inputs), ("--max-error", max_error))
         words = _words(*own, ("--latency-budget", latency_budget), ("--speedup", speedup))
-        job = (request, output, plan, wanted.planned, wanted.goal, engine, calibrator, terms)
-        return build_engine(*job, report, words)
+        job = (request, output, plan, wanted, engine, calibrator, terms, report, words)
+        return build_engine(*job)
     if engine is not None:
         raise TdcError(
             f"options of TensorRT engines for {output}",

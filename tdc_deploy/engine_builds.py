@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tdc_deploy.accuracy import check_accuracy_limit
 from tdc_deploy.artifact import Artifact
-from tdc_deploy.asked import check_build, check_page, reporter_for
+from tdc_deploy.asked import Wanted, check_build, check_page, reporter_for
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
-from tdc_deploy.backends.tensorrt.machine import open_machine
+from tdc_deploy.backends.tensorrt.machine import Machine, open_machine
 from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.backends.tensorrt.requirements import check_engine_builds, check_engine_plans
 from tdc_deploy.builder import Terms
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 
     from tdc_deploy.report.reporter import Reporter
 
-GoalOf = Callable[[bool], Goal]
-"""The goal, once it is known whether there are real inputs or no need of them."""
-
 
 def plan_on_engines(
     request: Request, goal: Goal, options: EngineOptions, page: Path | None
@@ -51,13 +49,8 @@ def plan_on_engines(
     lower = lower_precision("int8" if options.int8 else None, None)
     quantise = None if lower is None else _quantiser(lower, source, samples, goal, request)
     exact = _exact_nodes(options, source, samples, goal, request)
-    with Store(request.store, request.notes.append) as measurements:
-        planner = EnginePlanner(
-            *(source, samples, machine, options, measurements, request.threads, request.progress),
-            watch=None if reporter is None else reporter.watch,
-            quantiser=quantise,
-            exact=() if exact is None else exact(source.network),
-        )
+    job = (request, source, samples, machine, options, reporter, quantise, exact)
+    with _planner(*job) as planner:
         return planner(goal), reporter
 
 
@@ -65,8 +58,7 @@ def build_engine(
     request: Request,
     output: Path,
     plan: Plan | StrPath | None,
-    planned: bool,
-    goal_of: GoalOf,
+    wanted: Wanted,
     options: EngineOptions,
     calibrator: str | None,
     terms: Terms,
@@ -80,10 +72,10 @@ def build_engine(
     lower = lower_precision("int8" if options.int8 else None, calibrator)
     page = check_page(report)
     read = [options.timing_cache, *request.files]
-    given = check_build(request.model, output, plan, planned, terms, read, page)
+    given = check_build(request.model, output, plan, wanted.planned, terms, read, page)
     source, samples = _opened(request, options)
-    fuse_only = given is None and not planned and source.is_compressed
-    goal = goal_of(request.has_data or (source.is_compressed and not planned))
+    as_it_came = source.is_compressed and not wanted.planned
+    goal = wanted.goal(request.has_data or as_it_came)
     check_accuracy_limit(goal.max_accuracy_drop, samples, source)
     quantise = None if lower is None else _quantiser(lower, source, samples, goal, request)
     exact = _exact_nodes(options, source, samples, goal, request)
@@ -91,23 +83,37 @@ def build_engine(
     reporter = reporter_for(page, source, goal, told)
     beside = None if reporter is None else reporter.beside
     machine = open_machine(options, request.progress)
-    job = (source, samples, output, goal, given)
     if given is None:  # even then chains are taken back, each by an engine
         options = replace(options, timing_cache=planning_cache(options, machine))
-    rest = (options, terms, machine, request.progress)
-    if given is not None or fuse_only:
+    planning: AbstractContextManager[EnginePlanner | None] = nullcontext()
+    if given is None and not as_it_came:
+        job = (request, source, samples, machine, options, reporter, quantise, exact)
+        planning = _planner(*job)
+    with planning as planner:
         return make_engine(
-            *job, *rest, None, beside, quantise, exact, request.threads, request.notes
+            *(source, samples, output, goal, given, options, terms, machine, request.progress),
+            *(planner, beside, quantise, exact, request.threads, request.notes),
         )
+
+
+@contextmanager
+def _planner(
+    request: Request,
+    source: Source,
+    samples: Samples,
+    machine: Machine,
+    options: EngineOptions,
+    reporter: Reporter | None,
+    quantise: Quantiser | None,
+    exact: ExactNodes | None,
+) -> Iterator[EnginePlanner]:
+    """What plans by times of engines, with the store that it keeps them in."""
     with Store(request.store, request.notes.append) as measurements:
-        planner = EnginePlanner(
+        yield EnginePlanner(
             *(source, samples, machine, options, measurements, request.threads, request.progress),
             watch=None if reporter is None else reporter.watch,
             quantiser=quantise,
             exact=() if exact is None else exact(source.network),
-        )
-        return make_engine(
-            *job, *rest, planner, beside, quantise, exact, request.threads, request.notes
         )
 
 
