@@ -85,7 +85,6 @@ def calibrate(
     ranged = {name: watcher.result() for name, watcher in found_ranges.items()}
     calibration = Calibration(
         model_sha256=source.sha256,
-        data_sha256=reader.sha256,
         digests=reader.digests,
         samples=seen.samples,
         moments=found,

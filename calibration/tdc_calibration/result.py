@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from tdc_calibration.moments.accumulator import Array
 from tdc_calibration.ranges import TensorRange
+from tdc_calibration.readers.reader import digest_of
 from tdc_deploy import __version__
 from tdc_deploy.statistics import LayerStatistics
 
@@ -20,15 +21,13 @@ VERSION = 2
 class Calibration:
     """What was measured of a model on `samples` samples.
 
-    model_sha256: of the model's files, as `Source.sha256`. data_sha256: of the samples' content, and
-    digests: of each sample's, for whether others were among them.
-    moments: E[x·xᵀ] of the input patches by layer, as `LayerStatistics` describes; layers that share an
-    input share the array. by_channel: those of them that are [C, C]. skipped: why the other convolutions
-    have none. ranges: by tensor. accuracy: a share, where the samples have labels.
+    model_sha256: of the model's files, as `Source.sha256`. digests: of each sample's content, as
+    `Reader.digests`. moments: E[x·xᵀ] of the input patches by layer, as `LayerStatistics` describes; layers
+    that share an input share the array. by_channel: those of them that are [C, C]. skipped: why the other
+    convolutions have none. ranges: by tensor. accuracy: a share, where the samples have labels.
     """
 
     model_sha256: str
-    data_sha256: str
     digests: tuple[bytes, ...]
     samples: int
     moments: Mapping[str, Array]
@@ -38,6 +37,11 @@ class Calibration:
     accuracy: float | None
     warnings: tuple[str, ...] = ()
     tool_version: str = __version__
+
+    @property
+    def data_sha256(self) -> str:
+        """Digest of all samples in their order."""
+        return digest_of(self.digests)
 
     @property
     def statistics(self) -> LayerStatistics:

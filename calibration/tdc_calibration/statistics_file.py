@@ -142,7 +142,6 @@ def _calibration(archive: zipfile.ZipFile, head: Mapping[str, Any]) -> Calibrati
     accuracy = head["accuracy"]
     return Calibration(
         model_sha256=str(head["model_sha256"]),
-        data_sha256=str(head["data_sha256"]),
         digests=tuple(bytes.fromhex(digest) for digest in head["digests"]),
         samples=int(head["samples"]),
         moments={layer: moments[name] for layer, name in head["moments"].items()},

@@ -98,7 +98,7 @@ class Reader:
     @property
     def sha256(self) -> str:
         """Digest of all samples in their order; as `labels`, after a pass."""
-        return hashlib.sha256(b"".join(self.digests)).hexdigest()
+        return digest_of(self.digests)
 
     def limited(self, most: int | None) -> Reader:
         """At most that many of the samples; all without a number."""
@@ -245,6 +245,11 @@ class EveryOther:
 def sample_digests(samples: Samples, spec: InputSpec) -> tuple[bytes, ...]:
     """What `Reader.digests` are of the same samples."""
     return tuple(_digest(spec, samples.arrays, row) for row in range(len(samples)))
+
+
+def digest_of(digests: tuple[bytes, ...]) -> str:
+    """Of samples in their order, from each one's: SHA-256 in hexadecimal."""
+    return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def _spread(count: int, most: int) -> NDArray[np.int64]:
