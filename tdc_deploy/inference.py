@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tdc_deploy.errors import TdcError
 from tdc_deploy.files import check_distinct, check_writable, write_whole
+from tdc_deploy.npz import npz_bytes
 from tdc_deploy.outputs import Outputs, run_samples, scores_name, share_equal
 from tdc_deploy.progress import Progress, silent
 from tdc_deploy.runtime.session import Session, load
@@ -62,19 +59,9 @@ def infer(
         outputs = run_samples(lambda feeds: _by_name(session, feeds), samples, progress)
     scores = scores_name(outputs, samples)
     classes = None if scores is None else outputs[scores].argmax(1)
-    write_whole({output: _npz(outputs)})
+    write_whole({output: npz_bytes(outputs)})
     accuracy = share_equal(classes, samples.labels)
     return Inferred(outputs, len(samples), samples.batch, accuracy)
-
-
-def _npz(outputs: Outputs) -> bytes:
-    """As numpy.savez, which has a parameter `file` and would refuse an output of that name."""
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        for name, value in outputs.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, value, allow_pickle=False)
-    return content.getvalue()
 
 
 def _samples(session: Session, inputs: Path, batch: int | None) -> Samples:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from tdc_train.training.checkpoint import read_checkpoint
 from benchmarks.models import image_like
 from benchmarks.networks.registry import NETWORKS, prepare
 from tdc_deploy.files import write_whole
+from tdc_deploy.npz import npz_bytes
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 
@@ -63,7 +63,8 @@ def subject(folder: Path, name: str) -> Subject:
     calibration = folder / f"{name}.calibration.npz"
     if not calibration.exists():
         size = NETWORKS[name].size
-        _write_images(calibration, image_like(CALIBRATION["drawn"], 3, size, CALIBRATION_SEED))
+        images = image_like(CALIBRATION["drawn"], 3, size, CALIBRATION_SEED)
+        write_whole({calibration: npz_bytes({"image": images})})
     return Subject(name, files.model, files.inputs, calibration, DRAWN_BUDGET, files.paths)
 
 
@@ -79,16 +80,9 @@ def _trained(folder: Path, name: str) -> Subject:
         images, labels = (_alternating(*arrays) for arrays in zip(*parts, strict=True))
         np.savez(inputs, image=images, labels=labels)
         seen, _ = data.train.batch(torch.arange(CALIBRATION["trained"]))
-        _write_images(calibration, seen.numpy())
+        write_whole({calibration: npz_bytes({"image": seen.numpy()})})
         write_onnx(checkpoint, model)
     return Subject(name, model, inputs, calibration, TRAINED[name])
-
-
-def _write_images(path: Path, images: np.ndarray[Any, Any]) -> None:
-    """Whole or not at all: what is there is taken for whole."""
-    content = BytesIO()
-    np.savez(content, image=images)
-    write_whole({path: content.getvalue()})
 
 
 def _alternating(first: torch.Tensor, second: torch.Tensor) -> Any:

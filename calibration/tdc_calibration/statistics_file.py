@@ -23,6 +23,7 @@ from tdc_calibration.result import VERSION, Calibration
 from tdc_deploy import __version__
 from tdc_deploy.errors import TdcError
 from tdc_deploy.files import write_whole
+from tdc_deploy.npz import put_array
 from tdc_deploy.source import Source
 
 FORMAT = "tdc-deploy calibration"
@@ -95,12 +96,12 @@ def _pieces(calibration: Calibration) -> Iterator[bytes]:
         for moment in calibration.moments.values():
             if id(moment) not in stored:
                 stored[id(moment)] = f"moment{len(stored)}"
-                _put(archive, stored[id(moment)], _triangle(moment))
+                put_array(archive, stored[id(moment)], _triangle(moment))
                 yield sink.taken()
         for number, found in enumerate(calibration.ranges.values()):
-            _put(archive, f"range{number}.lowest", found.lowest)
-            _put(archive, f"range{number}.highest", found.highest)
-            _put(archive, f"range{number}.counts", found.counts)
+            put_array(archive, f"range{number}.lowest", found.lowest)
+            put_array(archive, f"range{number}.highest", found.highest)
+            put_array(archive, f"range{number}.counts", found.counts)
         moments = {name: stored[id(m)] for name, m in calibration.moments.items()}
         archive.writestr(HEAD, json.dumps(_head(calibration, moments), indent=1))
     yield sink.taken()
@@ -189,11 +190,6 @@ def _square(triangle: NDArray[Any]) -> Array:
 
 def _triangle(moment: Array) -> Array:
     return np.concatenate([row[: i + 1] for i, row in enumerate(moment)])
-
-
-def _put(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:
-    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-        np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 def _get(archive: zipfile.ZipFile, name: str) -> Any:
