@@ -142,9 +142,8 @@ class Store:
         """While no other process sets the file aside. The lock's own file stays: who removed it could
         remove what another one waits for.
         """
-        if (
-            find_spec("fcntl") is None
-        ):  # Windows, which does not rename a file that is open elsewhere
+        # Windows has none, and does not rename a file that is open elsewhere.
+        if find_spec("fcntl") is None:
             yield
             return
         import fcntl
