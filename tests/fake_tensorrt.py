@@ -45,6 +45,7 @@ class FakeTensorRT:
         self.loaded: list[Path] = []
         trt = SimpleNamespace(__version__="10.9.0.34")
         patch.setattr(engine_builds, "check_engine_builds", lambda *_: None)
+        patch.setattr(engine_builds, "check_engine_plans", lambda *_: None)
         patch.setattr(machine, "tensorrt", lambda: trt)
         patch.setattr(machine, "this_device", lambda: find_device("A100"))
         patch.setattr(machine, "find_plugin", lambda *_: plugin)

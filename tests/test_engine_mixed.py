@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 import tdc_deploy
-from tdc_deploy import api, engine_builds, engine_forms
+from tdc_deploy import api, engine_forms
 from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.plan_file import Plan, read_plan, write_plan
 from tdc_deploy.profiling.store import Store
@@ -34,7 +34,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch, folder: Path) -> FakeGpu:
     """The plugin is good for the layer of 32 channels, and INT8 for those of 48."""
-    monkeypatch.setattr(engine_builds, "check_engine_plans", lambda *_: None)
     made = FakeGpu(monkeypatch, folder / "plugin.so")
     made.slowness_at = {32: 0.1, 48: 50.0}
     made.int8_speed = 4.0

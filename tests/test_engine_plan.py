@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 import tdc_deploy
-from tdc_deploy import api, engine_builds, engine_forms, engine_revert, engines
+from tdc_deploy import api, engine_forms, engine_revert, engines
 from tdc_deploy.backends.tensorrt import backend, embedded, machine
 from tdc_deploy.backends.tensorrt.options import EngineOptions
 from tdc_deploy.errors import TdcError
@@ -39,7 +39,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch, folder: Path) -> FakeGpu:
-    monkeypatch.setattr(engine_builds, "check_engine_plans", lambda *_: None)
     return FakeGpu(monkeypatch, folder / "plugin.so")
 
 

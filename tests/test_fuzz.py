@@ -131,6 +131,19 @@ def _value(field: Any, rng: random.Random) -> Any:
     return rng.choice(NUMBERS)
 
 
+def read_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    check_read(path)
+
+
+def read_damaged(path: Path, seed: int, which: int, times: int = 1) -> None:
+    model, rng = onnx.ModelProto(), random.Random(seed)
+    model.CopyFrom(SEEDS[which])
+    for _ in range(times):
+        damage(model, rng)
+    read_bytes(path, model.SerializeToString())
+
+
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A damaged Loop may run for ever."""
@@ -141,9 +154,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @settings(QUICK, max_examples=500)
 @given(content=damaged_bytes())
 def test_models_of_damaged_bytes(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "m.onnx"
-    path.write_bytes(content)
-    check_read(path)
+    read_bytes(tmp_path / "m.onnx", content)
 
 
 @pytest.mark.slow
@@ -152,13 +163,7 @@ def test_models_of_damaged_bytes(tmp_path: Path, content: bytes) -> None:
     seed=st.integers(0, 2**32 - 1), which=st.integers(0, len(SEEDS) - 1), times=st.integers(1, 3)
 )
 def test_models_of_damaged_fields(tmp_path: Path, seed: int, which: int, times: int) -> None:
-    model, rng = onnx.ModelProto(), random.Random(seed)
-    model.CopyFrom(SEEDS[which])
-    for _ in range(times):
-        damage(model, rng)
-    path = tmp_path / "m.onnx"
-    path.write_bytes(model.SerializeToString())
-    check_read(path)
+    read_damaged(tmp_path / "m.onnx", seed, which, times)
 
 
 SCALARS = (
@@ -202,6 +207,11 @@ def check_plan(path: Path) -> None:
         assert error.received
 
 
+def read_text(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    check_plan(path)
+
+
 def as_text(value: object) -> bytes:
     return json.dumps(value).encode()
 
@@ -211,37 +221,14 @@ def as_text(value: object) -> bytes:
 @settings(QUICK, max_examples=500)
 @given(value=PLANS | VALUES)
 def test_plans_of_any_json(tmp_path: Path, make: Callable[[object], bytes], value: object) -> None:
-    path = tmp_path / "plan.json"
-    path.write_bytes(make(value))
-    check_plan(path)
+    read_text(tmp_path / "plan.json", make(value))
 
 
 @pytest.mark.slow
 @settings(QUICK, max_examples=500)
 @given(content=st.binary(max_size=200))
 def test_plans_of_any_bytes(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "plan.json"
-    path.write_bytes(content)
-    check_plan(path)
-
-
-def read_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-    check_read(path)
-
-
-def read_fields(path: Path, chosen: tuple[int, int]) -> None:
-    seed, which = chosen
-    model = onnx.ModelProto()
-    model.CopyFrom(SEEDS[which])
-    damage(model, random.Random(seed))
-    path.write_bytes(model.SerializeToString())
-    check_read(path)
-
-
-def read_plans(path: Path, value: object) -> None:
-    path.write_bytes(as_text(value))
-    check_plan(path)
+    read_text(tmp_path / "plan.json", content)
 
 
 @pytest.mark.slow
@@ -249,8 +236,11 @@ def read_plans(path: Path, value: object) -> None:
     ("read", "values"),
     [
         (read_bytes, damaged_bytes()),
-        (read_fields, st.tuples(st.integers(0, 2**32 - 1), st.integers(0, len(SEEDS) - 1))),
-        (read_plans, PLANS | VALUES),
+        (
+            lambda path, at: read_damaged(path, *at),
+            st.tuples(st.integers(0, 2**32 - 1), st.integers(0, len(SEEDS) - 1)),
+        ),
+        (lambda path, value: read_text(path, as_text(value)), PLANS | VALUES),
     ],
     ids=["bytes", "fields", "plans"],
 )

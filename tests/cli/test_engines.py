@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tdc_deploy import engine_builds
 from tdc_deploy.plan_file import read_plan
 from tdc_deploy.sidecar import read_sidecar
 from tests.cli.conftest import Run
@@ -64,10 +63,7 @@ def test_inspect_prints_the_sidecar_where_there_is_no_tensorrt(
     assert len(fake.built) == 3
 
 
-def test_a_plan_on_tensorrt(
-    folder: Path, gpu: FakeGpu, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_builds, "check_engine_plans", lambda *_: None)
+def test_a_plan_on_tensorrt(folder: Path, gpu: FakeGpu, run: Run) -> None:
     gpu.slowness_at = {32: 0.5, 48: 50.0}
     words = ["plan", folder / "model.onnx", "-o", folder / "made.json"]
     more = ["--inputs", folder / "inputs.npz", "--max-error", 5, "--backend", "tensorrt"]
@@ -106,10 +102,7 @@ def test_the_command_prints_what_was_built(folder: Path, fake: FakeTensorRT, run
     assert fake.built
 
 
-def test_plans_and_inspect_say_which_layers_are_int8(
-    folder: Path, gpu: FakeGpu, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_builds, "check_engine_plans", lambda *_: None)
+def test_plans_and_inspect_say_which_layers_are_int8(folder: Path, gpu: FakeGpu, run: Run) -> None:
     gpu.slowness_at, gpu.int8_speed = {32: 0.1, 48: 50.0}, 4.0
     more = ["--inputs", folder / "inputs.npz", "--max-error", 5, "--precision", "int8"]
     words = ["plan", folder / "model.onnx", "-o", folder / "made.json", "--backend", "tensorrt"]
