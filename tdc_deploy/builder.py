@@ -95,7 +95,7 @@ def make_artifact(
     others = other_statistics(plan, evaluator.source)
     if plan is not None:
         check_layers(plan, evaluator.source.plannable)
-        plan = with_errors(plan, evaluator.source)
+        plan = with_errors(plan, evaluator.source, kept=evaluator.kept_errors)
     if plan is None and not fuse_only:
         own = plan_and_build(evaluator, store, goal, progress)
     else:
@@ -232,7 +232,7 @@ def _build(evaluator: Evaluator, plan: Plan | None, goal: Goal, progress: Progre
     built = measured(plan, model)
     if not built.within_limit and selection:
         assert plan is not None
-        plan = with_errors(plan, evaluator.source, refined=False)
+        plan = with_errors(plan, evaluator.source, False, evaluator.kept_errors)
         built = measured(plan, evaluator.model(selection))
     progress("verifying", 1, 1)
     return built

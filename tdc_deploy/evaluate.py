@@ -15,6 +15,7 @@ from polygraphy.backend.base import BaseRunner
 from tdc_deploy.backends.base import Backend
 from tdc_deploy.compress import Selection, compress
 from tdc_deploy.graph.network import model_of
+from tdc_deploy.kept_errors import KeptErrors
 from tdc_deploy.probes import Probes
 from tdc_deploy.profiling.measure import NETWORK, Effort, compare, compare_fresh
 from tdc_deploy.profiling.store import Store
@@ -85,6 +86,11 @@ class Evaluator:
     def rival(self) -> onnx.ModelProto | Path:
         """What trials are timed against: the source."""
         return self.source.path
+
+    @cached_property
+    def kept_errors(self) -> KeptErrors:
+        """What the layers lose in other forms, as far as the store knows."""
+        return KeptErrors(self.source, self._store)
 
     @cached_property
     def dense_ms(self) -> float:

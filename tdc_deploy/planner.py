@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from tdc_deploy.errors import TdcError
 from tdc_deploy.evaluate import Evaluator
+from tdc_deploy.kept_errors import KeptErrors
 from tdc_deploy.plan_file import LayerChoice, Plan, PlanFigures
 from tdc_deploy.profiling.layers import LayerProfiler
 from tdc_deploy.profiling.store import Store
@@ -123,7 +124,7 @@ def make_plan(
     choices = choices or OnnxRuntimeChoices(paper_grid=goal.solver == "tdc")
     profiler = LayerProfiler(evaluator.backend, store, choices.model, choices.revisions)
     dense_ms = evaluator.dense_ms
-    table = build_table(source, profiler, progress, choices)
+    table = build_table(source, profiler, progress, choices, evaluator.kept_errors.errors)
     table = with_sensitivities(table, evaluator.error_alone(), progress)
     table = evaluator.with_roundings(table, progress)
     solver = MilpSolver() if goal.solver == "milp" else TdcSolver(goal.theta)
@@ -134,16 +135,19 @@ def make_plan(
     return _plan_of(best, table, evaluator, goal, profiler)
 
 
-def with_errors(plan: Plan, source: Source, refined: bool = True) -> Plan:
+def with_errors(
+    plan: Plan, source: Source, refined: bool = True, kept: KeptErrors | None = None
+) -> Plan:
     """The plan with each candidate's error as its kernel has it: a plan may have been edited.
 
-    With statistics it is what the (`refined`) factors lose of the layer's output energy.
+    With statistics it is what the (`refined`) factors lose of the layer's output energy; `kept` may know.
     """
+    error_of = (kept or source.decompositions).error
     layers = {}
     for name, choice in plan.layers.items():
         candidate = choice.candidate
         chosen = name in plan.selection
-        error = source.decompositions.error(name, candidate, refined) if chosen else 0.0
+        error = error_of(name, candidate, refined) if chosen else 0.0
         layers[name] = replace(choice, candidate=replace(candidate, error=error))
     sha256 = None if source.statistics is None else source.statistics.sha256
     return replace(plan, layers=layers, statistics_sha256=sha256, sequential=False)
@@ -195,7 +199,9 @@ def _plan_of(
         missed=missed,
     )
     # The table's errors are bounds: what is written is what the factors lose.
-    return plan if evaluator.source.statistics is None else with_errors(plan, evaluator.source)
+    if evaluator.source.statistics is None:
+        return plan
+    return with_errors(plan, evaluator.source, kept=evaluator.kept_errors)
 
 
 def _refusals(profiler: LayerProfiler) -> list[str]:

@@ -284,3 +284,26 @@ def test_dense_layers_lose_nothing(tmp_path: Path) -> None:
     found = with_errors(dense, source)
     assert found.layers["conv1"].candidate.error == 0
     assert found.layers["conv2"].candidate.error > 0
+
+
+def test_a_warm_store_decomposes_nothing(
+    tmp_path: Path, fake_time: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del fake_time
+    data = images(16)
+
+    def plan(sha256: str = "data") -> Plan:
+        source = with_data(source_of(tmp_path), data, sha256)
+        with Store(tmp_path / "store.sqlite3") as store:
+            return make_plan(evaluator_of(source, data, store), store, Goal(0.5, 1.0), silent)
+
+    def refused(*_: object) -> None:
+        raise AssertionError("decomposed again")
+
+    cold = plan()
+    for name in ("data_aware_errors", "data_aware_decompose", "weighted_error"):
+        monkeypatch.setattr(f"tdc_deploy.decompositions.{name}", refused)
+    warm = plan()
+    assert warm.selection == cold.selection
+    with pytest.raises(AssertionError, match="again"):
+        plan("other data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +14,9 @@ from tdc_deploy.ranks.choices import Choices
 from tdc_deploy.source import Source
 from tdc_deploy.tucker import chain_cost
 from tdc_deploy.types import DENSE, Candidate, ConvLayer
+
+ErrorsOf = Callable[[str, Sequence[Candidate]], list[float]]
+"""What each candidate of a named layer loses."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,17 @@ def latency(candidate: Candidate) -> float:
 
 
 def build_table(
-    source: Source, profiler: LayerProfiler, progress: Progress, choices: Choices
+    source: Source,
+    profiler: LayerProfiler,
+    progress: Progress,
+    choices: Choices,
+    errors_of: ErrorsOf | None = None,
 ) -> CostTable:
-    """Measure what is worth measuring; layers of one shape are measured once."""
+    """Measure what is worth measuring; layers of one shape are measured once.
+
+    `errors_of` gives what candidates of a layer lose, by default the source's decompositions.
+    """
+    errors_of = errors_of or source.decompositions.errors
     groups = _by_shape(source)
     shapes = [(shape, DENSE) for shape in groups]
     times = profiler.latencies(shapes, progress, "measuring dense layers")
@@ -81,7 +93,7 @@ def build_table(
         return CostTable({})
     roofline = Roofline.from_dense(dense.items())
     offers = {
-        shape: _offer(source, names, shape, choices, dense[shape], roofline)
+        shape: _offer(errors_of, names, shape, choices, dense[shape], roofline)
         for shape, names in groups.items()
     }
     wanted = [(shape, candidate) for shape, (offer, _) in offers.items() for candidate in offer]
@@ -102,7 +114,7 @@ def _by_shape(source: Source) -> dict[ConvLayer, list[str]]:
 
 
 def _offer(
-    source: Source,
+    errors_of: ErrorsOf,
     names: list[str],
     shape: ConvLayer,
     choices: Choices,
@@ -113,7 +125,7 @@ def _offer(
     candidates = choices.offered(shape)
     if not candidates:
         return [], [[] for _ in names]
-    errors = np.array([source.decompositions.errors(name, candidates) for name in names])
+    errors = np.array([errors_of(name, candidates) for name in names])
     kept = choices.worth_measuring(shape, candidates, errors, dense_ms, roofline)
     return [candidates[i] for i in kept], errors[:, kept].tolist()
 
