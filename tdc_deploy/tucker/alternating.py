@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,11 +58,18 @@ class Problem:
         mean = np.einsum("pcpd->cd", self.moment) / self.moment.shape[0]
         return np.asarray(np.linalg.inv(mean))
 
+    @cached_property
+    def single(self) -> NDArray[np.float32]:
+        """The moment in float32."""
+        return self.moment.astype(np.float32)
+
     def times_moment(self, rows: Array) -> Array:
         """Rows [n, P, C] times the moment."""
-        size = rows.shape[1] * rows.shape[2]
-        product = rows.reshape(-1, size) @ self.moment.reshape(size, size)
-        return np.asarray(product.reshape(rows.shape))
+        return _product(rows, self.moment)
+
+    def about_times_moment(self, rows: Array) -> Array:
+        """The same computed in float32, in half the time."""
+        return _product(rows.astype(np.float32), self.single).astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,22 +133,30 @@ def first_block(problem: Problem, chain: Chain) -> Array:
     def normal(first: Array) -> Array:
         return backward(problem.times_moment(core @ first))
 
+    def about_normal(first: Array) -> Array:
+        return backward(problem.about_times_moment(core @ first))
+
     def backward(rows: Array) -> Array:
         return np.asarray(flat.T @ rows.reshape(len(flat), -1))
 
     def precondition(residual: Array) -> Array:
         return core_inverse @ residual @ problem.channel_inverse
 
-    return conjugate_gradients(normal, backward(target), chain.first, precondition)
+    return conjugate_gradients(normal, about_normal, backward(target), chain.first, precondition)
 
 
 def conjugate_gradients(
     normal: Callable[[Array], Array],
+    about_normal: Callable[[Array], Array],
     target: Array,
     start: Array,
     precondition: Callable[[Array], Array],
 ) -> Array:
-    """A solution of normal(x) = target, from `start`; every step lowers the quadratic form."""
+    """A solution of normal(x) = target, from `start`; every step lowers the quadratic form.
+
+    `about_normal` is the same to float32's accuracy, relative to its result: the residual that the steps
+    start from is exact, and they end when it is a thousandth.
+    """
     x = start
     residual = target - normal(x)
     conditioned = precondition(residual)
@@ -149,7 +165,7 @@ def conjugate_gradients(
     for _ in range(SOLVER_STEPS):
         if not norm > SOLVER_TOLERANCE**2 * initial:
             break
-        image = normal(direction)
+        image = about_normal(direction)
         curvature = float(np.vdot(direction, image))
         if not curvature > 0:
             break
@@ -160,6 +176,12 @@ def conjugate_gradients(
         norm, previous = float(np.vdot(residual, conditioned)), norm
         direction = conditioned + norm / previous * direction
     return x
+
+
+def _product(rows: NDArray[Any], moment: NDArray[Any]) -> NDArray[Any]:
+    size = rows.shape[1] * rows.shape[2]
+    product = rows.reshape(-1, size) @ moment.reshape(size, size)
+    return np.asarray(product.reshape(rows.shape))
 
 
 def leading(gram: Array, rank: int) -> Array:
