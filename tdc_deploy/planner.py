@@ -123,9 +123,9 @@ def make_plan(
         )
     choices = choices or OnnxRuntimeChoices(paper_grid=goal.solver == "tdc")
     profiler = LayerProfiler(evaluator.backend, store, choices.model, choices.revisions)
-    dense_ms = evaluator.dense_ms
-    table = build_table(source, profiler, progress, choices, evaluator.kept_errors.errors)
-    table = with_sensitivities(table, evaluator.error_alone(), progress)
+    dense_ms, kept = evaluator.dense_ms, evaluator.kept_errors
+    table = build_table(source, profiler, progress, choices, kept.errors)
+    table = with_sensitivities(table, evaluator.error_alone(), kept.errors, progress)
     table = evaluator.with_roundings(table, progress)
     solver = MilpSolver() if goal.solver == "milp" else TdcSolver(goal.theta)
     search = Search(table, dense_ms, solver, evaluator.trial, progress)

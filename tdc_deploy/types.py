@@ -90,6 +90,9 @@ class ConvLayer:
         return self.kernel == (1, 1)
 
 
+Decomposition = tuple[Form, Ranks | None]
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One way to compute a layer, with what it costs.
@@ -132,6 +135,11 @@ class Candidate:
         check_number("error", self.error)
         if self.latency_ms is not None:
             check_number("latency_ms", self.latency_ms, positive=True)
+
+    @property
+    def decomposition(self) -> Decomposition:
+        """Form and ranks, whatever computes it."""
+        return self.form, self.ranks
 
     def __str__(self) -> str:
         if self.ranks is None:

@@ -49,7 +49,8 @@ def with_roundings(
     backend = OnnxRuntimeBackend(1)
     samples = Samples({"image": images(16)}, 1)
     evaluator = MixedEvaluator(source, samples, backend, store, backend, quantiser, exact)
-    rows = {name: Row(source.plannable[name], (DENSE, INT8), sensitivity=2.0) for name in LAYERS}
+    penalties = {INT8.decomposition: 2.0 * 0.5}
+    rows = {name: Row(source.plannable[name], (DENSE, INT8), penalties) for name in LAYERS}
     return evaluator.with_roundings(CostTable(rows), silent)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from tdc_deploy.progress import Progress
 from tdc_deploy.ranks.choices import Choices
 from tdc_deploy.source import Source
 from tdc_deploy.tucker import chain_cost
-from tdc_deploy.types import DENSE, Candidate, ConvLayer
+from tdc_deploy.types import DENSE, Candidate, ConvLayer, Decomposition
 
 ErrorsOf = Callable[[str, Sequence[Candidate]], list[float]]
 """What each candidate of a named layer loses."""
@@ -23,13 +23,14 @@ ErrorsOf = Callable[[str, Sequence[Candidate]], list[float]]
 class Row:
     """A layer and its candidates, dense first; every one with its error and its measured latency.
 
-    `sensitivity` is what a share of lost energy in this layer adds to the square of the network's
-    output error, `rounding` what computing it in INT8 does.
+    `penalties` are what candidates add to the square of the network's output error, by form and ranks,
+    where that was estimated; of others it is taken to be the energy that they lose. `rounding` is what
+    computing the layer in INT8 adds.
     """
 
     layer: ConvLayer
     candidates: tuple[Candidate, ...]
-    sensitivity: float = 1.0
+    penalties: Mapping[Decomposition, float] = field(default_factory=dict)
     rounding: float = 0.0
 
     @property
@@ -40,7 +41,7 @@ class Row:
     def penalty(self, candidate: Candidate) -> float:
         """What `candidate` adds to the square of the network's output error, as far as it is additive."""
         rounding = self.rounding if candidate.precision == "int8" else 0.0
-        return self.sensitivity * candidate.error + rounding
+        return self.penalties.get(candidate.decomposition, candidate.error) + rounding
 
     def macs(self, candidate: Candidate) -> int:
         """Multiply-accumulates of the layer as `candidate`."""

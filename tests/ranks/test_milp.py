@@ -150,7 +150,9 @@ def test_one_layer_that_must_not_be_touched_hides_nothing(sensitivity: float) ->
     for _ in range(10):
         table = random_table(rng, layers=5, offers=4)
         name = next(iter(table.rows))
-        table.rows[name] = replace(table.rows[name], sensitivity=sensitivity)
+        row = table.rows[name]
+        penalties = {c.decomposition: sensitivity * c.error for c in row.candidates}
+        table.rows[name] = replace(row, penalties=penalties)
         loose = table.dense_ms
         assert table.penalty(least_error(table, loose) or {}) == 0  # dense meets it
         limit = 0.7 * loose
