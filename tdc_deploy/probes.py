@@ -42,6 +42,7 @@ class Probes:
         self._verified = verified.spread(PROBE_SAMPLES)
         self._nodes = {node.name: node for node in source.network.graph.nodes}
         self._walk = self._begun()
+        self._last: tuple[gs.Node | None, list[Values] | None] = None, None
 
     def error(self, name: str, candidate: Candidate) -> float | None:
         """The relative output error with that layer as `candidate`.
@@ -49,12 +50,8 @@ class Probes:
         None where what lies around the layer is too large to be kept, or so few samples have one output.
         """
         node = self._nodes[name]
-        if self._walk.is_behind(node):
-            self._walk = self._begun()
-        seen: list[Values] = []
-        if not self._walk.to(node, lambda _, values: seen.append(values), or_stop=True):
-            return None
-        if not vary(self._dense):
+        seen = self._seen_at(node)
+        if seen is None or not vary(self._dense):
             return None
         output = node.outputs[0].name
         first = sum(len(list(part.batches())) for part in self._repaired)
@@ -62,6 +59,18 @@ class Probes:
         kept = self._walk.kept[first:]
         after = [{**old, output: new[output]} for old, new in zip(kept, changed, strict=True)]
         return compare_outputs(self._dense, self._outputs(after), self._verified).error
+
+    def _seen_at(self, node: gs.Node) -> list[Values] | None:
+        """What the layer takes and puts out, the walk gone on to it; None where it could not be."""
+        last, seen = self._last
+        if last is node:
+            return seen
+        if self._walk.is_behind(node):
+            self._walk = self._begun()
+        found: list[Values] = []
+        reached = self._walk.to(node, lambda _, values: found.append(values), or_stop=True)
+        self._last = node, (found if reached else None)
+        return self._last[1]
 
     def _begun(self) -> Walk:
         batches = [

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
+from polygraphy.backend.base import BaseRunner
 
 from tdc_deploy.backends.base import Backend
 from tdc_deploy.graph.network import Network, model_of
@@ -44,6 +48,9 @@ class Walk:
         self._last_use = _last_uses(self._nodes, network.graph.outputs, places)
         self._backend = backend
         self._place = 0
+        self._rest: _Piece | None = None
+        self._open = ExitStack()
+        weakref.finalize(self, self._open.close)
         self.kept = list(batches)
         """Per batch, by name, the values at the last place that could be kept."""
 
@@ -59,20 +66,23 @@ class Walk:
         stop = self._positions[id(node)] + 1
         shown = {t.name: t for t in (*node.inputs, *node.outputs) if _is_computed(t)}
         live = self._live(stop)
-        run = self._piece(stop, list({**live, **shown}.values()))
         kept: list[Values] = []
         size = 0
-        for number, values in enumerate(run):
-            see(number, {name: values[name] for name in shown})
-            kept.append({name: values[name] for name in live})
-            size += sum(value.nbytes for value in kept[-1].values())
-            if size > MAX_KEPT_BYTES:
-                kept.clear()
-                if or_stop:
-                    break
+        with ExitStack() as stack:
+            piece = self._piece(stop, list({**live, **shown}.values()), self.kept, stack)
+            for number, values in enumerate(piece.run(self.kept)):
+                see(number, {name: values[name] for name in shown})
+                kept.append({name: values[name] for name in live})
+                size += sum(value.nbytes for value in kept[-1].values())
+                if size > MAX_KEPT_BYTES:
+                    kept.clear()
+                    if or_stop:
+                        break
         if size > MAX_KEPT_BYTES:
             return False
         self.kept, self._place = kept, stop
+        self._rest = None
+        self._open.close()
         return True
 
     def is_behind(self, node: gs.Node) -> bool:
@@ -86,8 +96,13 @@ class Walk:
                 values[tensor.name] = change(values[tensor.name])
 
     def outputs(self, batches: Sequence[Values]) -> Iterator[Values]:
-        """The network's outputs from values at the last place that was kept, such as `kept`."""
-        return self._piece(len(self._nodes), list(self._network.graph.outputs), batches)
+        """The network's outputs from values at the last place that was kept, such as `kept`, and of such
+        shapes: the session is kept until one goes on.
+        """
+        if self._rest is None:
+            outputs = list(self._network.graph.outputs)
+            self._rest = self._piece(len(self._nodes), outputs, batches, self._open)
+        return self._rest.run(batches)
 
     def _live(self, stop: int) -> dict[str, gs.Tensor]:
         """The computed tensors of before `stop` that something from there on uses."""
@@ -96,25 +111,19 @@ class Walk:
         return {t.name: t for t in before if self._last_use.get(id(t), -1) >= stop}
 
     def _piece(
-        self, stop: int, wanted: Sequence[gs.Tensor], batches: Sequence[Values] | None = None
-    ) -> Iterator[Values]:
-        """The wanted tensors of each batch, computed from what is kept."""
-        batches = self.kept if batches is None else batches
-        known = batches[0]
-        computed = [tensor for tensor in wanted if tensor.name not in known]
+        self, stop: int, wanted: Sequence[gs.Tensor], batches: Sequence[Values], stack: ExitStack
+    ) -> _Piece:
+        """What computes the wanted tensors from what is kept of such batches, until the stack is closed."""
+        names = [tensor.name for tensor in wanted]
+        computed = [tensor for tensor in wanted if tensor.name not in batches[0]]
         nodes = _needed(self._nodes[self._place : stop], computed)
         if not nodes:
-            yield from ({t.name: values[t.name] for t in wanted} for values in batches)
-            return
+            return _Piece(names)
         model, weights = self._model(nodes, computed, batches)
-        names = [value.name for value in model.graph.input if value.name not in weights]
+        fed = [value.name for value in model.graph.input if value.name not in weights]
         made = self._backend.runner(model)
         del model  # it would be kept beside the session
-        with made as runner:
-            for values in batches:
-                feeds = {name: values[name] for name in names} | weights
-                found = {**values, **runner.infer(feeds, check_inputs=False)}
-                yield {tensor.name: found[tensor.name] for tensor in wanted}
+        return _Piece(names, stack.enter_context(made), fed, weights)
 
     def _model(
         self, nodes: Sequence[gs.Node], outputs: Sequence[gs.Tensor], batches: Sequence[Values]
@@ -146,6 +155,25 @@ class Walk:
                 "type"
             )  # ONNX Runtime infers it; what is stored may be of another shape
         return model, weights
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What computes some tensors, `wanted`, of batches: a session, or none for what they hold."""
+
+    wanted: Sequence[str]
+    runner: BaseRunner | None = None
+    fed: Sequence[str] = ()
+    weights: Values = field(default_factory=dict)
+
+    def run(self, batches: Iterable[Values]) -> Iterator[Values]:
+        """The tensors of each batch."""
+        for values in batches:
+            found = values
+            if self.runner is not None:
+                feeds = {name: values[name] for name in self.fed} | self.weights
+                found = {**values, **self.runner.infer(feeds, check_inputs=False)}
+            yield {name: found[name] for name in self.wanted}
 
 
 def _large_weights(nodes: Sequence[gs.Node]) -> Values:
