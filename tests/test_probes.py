@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from polygraphy.backend.base import BaseRunner
 
 from tdc_deploy import walk as walking
 from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
@@ -76,6 +78,26 @@ def test_any_order_is_answered(tmp_path: Path) -> None:
     # Back, and a layer twice; sessions of the same pieces give the same bits.
     for name in ("conv3", "conv3", "conv1", "conv2"):
         assert probes.error(name, FORMS[name]) == forward[name]
+
+
+def test_candidates_of_one_layer_share_what_lies_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = Samples({"image": images(2 * PROBE_SAMPLES)}, 1)
+    probes = Probes(source_of(tmp_path), *samples.split(), BACKEND)
+    made = []
+    original = OnnxRuntimeBackend.runner
+
+    def runner(self: OnnxRuntimeBackend, model: onnx.ModelProto | Path) -> BaseRunner:
+        made.append(model)
+        return original(self, model)
+
+    monkeypatch.setattr(OnnxRuntimeBackend, "runner", runner)
+    first = probes.error("conv2", FORMS["conv2"])
+    there, behind, own = 1, 1, 2
+    assert len(made) == there + behind + own
+    assert probes.error("conv2", FORMS["conv2"]) == first
+    assert len(made) == there + behind + 2 * own
 
 
 def test_the_source_is_not_changed(tmp_path: Path) -> None:
