@@ -128,7 +128,7 @@ class Evaluator:
     def error_alone(self) -> Callable[[Selection], float]:
         """What gives the error of selections of one layer, from a few samples; in graph order at best.
 
-        It holds the network's values at one layer for as long as it lives.
+        It holds the network's values at one layer, and a session of what lies behind, as long as it lives.
         """
         probes = Probes(self.source, self._repair_samples, self.samples, self._accuracy)
 

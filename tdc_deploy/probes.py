@@ -65,6 +65,8 @@ class Probes:
         last, seen = self._last
         if last is node:
             return seen
+        del last, seen
+        self._last = None, None
         if self._walk.is_behind(node):
             self._walk = self._begun()
         found: list[Values] = []

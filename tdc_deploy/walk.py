@@ -63,6 +63,8 @@ class Walk:
         have to be kept: the next pieces then begin where this one did. With `or_stop` the batches that
         are left are not run then.
         """
+        self._rest = None
+        self._open.close()
         stop = self._positions[id(node)] + 1
         shown = {t.name: t for t in (*node.inputs, *node.outputs) if _is_computed(t)}
         live = self._live(stop)
@@ -81,8 +83,6 @@ class Walk:
         if size > MAX_KEPT_BYTES:
             return False
         self.kept, self._place = kept, stop
-        self._rest = None
-        self._open.close()
         return True
 
     def is_behind(self, node: gs.Node) -> bool:
@@ -97,7 +97,7 @@ class Walk:
 
     def outputs(self, batches: Sequence[Values]) -> Iterator[Values]:
         """The network's outputs from values at the last place that was kept, such as `kept`, and of such
-        shapes: the session is kept until one goes on.
+        shapes: the session is kept until one goes on, or the walk is dropped.
         """
         if self._rest is None:
             outputs = list(self._network.graph.outputs)

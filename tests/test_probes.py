@@ -85,12 +85,18 @@ def test_candidates_of_one_layer_share_what_lies_around_it(
 ) -> None:
     samples = Samples({"image": images(2 * PROBE_SAMPLES)}, 1)
     probes = Probes(source_of(tmp_path), *samples.split(), BACKEND)
-    made = []
+    made: list[BaseRunner] = []
+    most = 0
     original = OnnxRuntimeBackend.runner
 
     def runner(self: OnnxRuntimeBackend, model: onnx.ModelProto | Path) -> BaseRunner:
-        made.append(model)
-        return original(self, model)
+        nonlocal most
+        made.append(original(self, model))
+        most = max(most, live())
+        return made[-1]
+
+    def live() -> int:
+        return sum(one.is_active for one in made)
 
     monkeypatch.setattr(OnnxRuntimeBackend, "runner", runner)
     first = probes.error("conv2", FORMS["conv2"])
@@ -98,6 +104,13 @@ def test_candidates_of_one_layer_share_what_lies_around_it(
     assert len(made) == there + behind + own
     assert probes.error("conv2", FORMS["conv2"]) == first
     assert len(made) == there + behind + 2 * own
+    # While the walk goes on, no other session is kept; nor is one afterwards.
+    monkeypatch.setattr(Probes, "_compressed", lambda *args: args[-1])
+    most = 0
+    probes.error("conv3", FORMS["conv3"])
+    assert (most, live()) == (0, 1)
+    del probes
+    assert live() == 0
 
 
 def test_the_source_is_not_changed(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ The square of the network's error that a chain alone makes is nearly what its r_
 output channels kept, plus what its r_out alone makes, and each grows as a power of the energy lost on that
 side. The sides differ several times over at the same loss: channels that the next layer reads are missing
 behind a small r_out, while much of what a small r_in loses, the chain's corrected mean and variance give
-back. So each side of each layer is measured once, and the power once for the network: it is about 1 where
-weights were drawn, and 1.5 to 2 where they were trained.
+back. So each side of each layer is measured once, and the power once for the inputs' sides of a network and
+once for the outputs': it is about 1 where weights were drawn, and 1.5 to 2.5 where they were trained.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ LEAST_LOSS = LEAST_ERROR**2
 # A network that is this far off, or that puts out NaN, is ruined; how badly makes no difference.
 RUINED_ERROR = 10.0
 
-# The power is the median over this many sides that are measured at a second rank, and within these limits;
-# 1 with fewer than FEWEST of them.
-SECOND_RANKS = 12
+# The power is the median over so many sides of a kind that are measured at a second rank, and within these
+# limits; 1 with fewer than FEWEST of them.
+SECOND_RANKS = 8
 FEWEST = 3
 POWERS = (1.0, 2.5)
 
@@ -48,6 +48,7 @@ Point = tuple[float, float]
 INPUT: Forms = ("tucker_in", "tucker2")
 OUTPUT: Forms = ("tucker_out", "tucker2")
 BOTH: Forms = ("svd",)
+KINDS = (INPUT, OUTPUT, BOTH)
 
 
 @dataclass(frozen=True)
@@ -104,24 +105,24 @@ def with_sensitivities(
     Layers that have nothing to offer but dense and what loses nothing stay as they are.
     """
     sides = [s for name, row in table.rows.items() for s in _sides(name, row, errors_of)]
-    twice = _spread([i for i, side in enumerate(sides) if side.second is not None])
+    twice = _spread(sides)
     measured: list[Point | None] = []
-    powers = []
+    powers: dict[Forms, list[float]] = {forms: [] for forms in KINDS}
     for done, side in enumerate(sides):
         progress("measuring each layer's part in the error", done, len(sides))
         first = None if side.probe is None else _measured(side, side.probe, error_of)
         measured.append(first)
         if done in twice and first is not None and side.second is not None:
-            powers += _power(first, _measured(side, side.second, error_of))
-    power = _typical(powers)
+            powers[side.forms] += _power(first, _measured(side, side.second, error_of))
+    power = {forms: _typical(found) for forms, found in powers.items()}
     rows = dict(table.rows)
     for side, point in zip(sides, measured, strict=True):
-        rows[side.name] = _with_side(rows[side.name], side, point, power)
+        rows[side.name] = _with_side(rows[side.name], side, point, power[side.forms])
     return CostTable(rows)
 
 
 def _sides(name: str, row: Row, errors_of: ErrorsOf) -> Iterator[Side]:
-    for forms in (INPUT, OUTPUT, BOTH):
+    for forms in KINDS:
         of_side = [c.ranks for c in row.candidates if c.ranks is not None and c.form in forms]
         ranks = sorted({_rank(forms, r) for r in of_side})
         if ranks:
@@ -141,10 +142,13 @@ def _rank(forms: Forms, ranks: Ranks) -> int:
     return ranks.r_out if forms is OUTPUT else ranks.r_in
 
 
-def _spread(numbers: Sequence[int]) -> set[int]:
-    """At most SECOND_RANKS of them, evenly."""
-    step = max(1, -(-len(numbers) // SECOND_RANKS))
-    return set(numbers[::step])
+def _spread(sides: Sequence[Side]) -> set[int]:
+    """The numbers of those that are measured at a second rank: evenly, at most SECOND_RANKS of a kind."""
+    chosen: set[int] = set()
+    for forms in KINDS:
+        there = [i for i, s in enumerate(sides) if s.forms is forms and s.second is not None]
+        chosen.update(there[:: max(1, -(-len(there) // SECOND_RANKS))])
+    return chosen
 
 
 def _measured(side: Side, rank: int, error_of: ErrorOf) -> Point:
@@ -156,10 +160,14 @@ def _measured(side: Side, rank: int, error_of: ErrorOf) -> Point:
 
 def _power(one: Point, other: Point) -> list[float]:
     """That of the loss which the squared error grows with; none where an error is noise or ruin."""
-    errors = sorted((one[1], other[1]))
-    if not LEAST_ERROR**2 < errors[0] <= errors[1] < RUINED_ERROR**2:
+    if not (_is_told(one) and _is_told(other)):
         return []
     return [math.log(other[1] / one[1]) / math.log(other[0] / one[0])]
+
+
+def _is_told(point: Point) -> bool:
+    """Whether the network's error is between noise and ruin."""
+    return LEAST_ERROR**2 < point[1] < RUINED_ERROR**2
 
 
 def _typical(powers: Sequence[float]) -> float:
@@ -173,6 +181,9 @@ def _with_side(row: Row, side: Side, point: Point | None, power: float) -> Row:
     lost = {c.decomposition: loss for c in row.candidates if (loss := side.loss(c)) > 0}
     if point is not None:
         loss, error = point
-        lost = {how: error * (one / loss) ** power for how, one in lost.items()}
+        # Noise and ruin are bounds, which say nothing of what they would grow to.
+        power = power if _is_told(point) else 1.0
+        most = RUINED_ERROR**2
+        lost = {how: min(error * (one / loss) ** power, most) for how, one in lost.items()}
     added = {how: row.penalties.get(how, 0.0) + more for how, more in lost.items()}
     return replace(row, penalties={**row.penalties, **added})

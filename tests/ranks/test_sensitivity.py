@@ -6,12 +6,16 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from tdc_deploy.progress import silent
 from tdc_deploy.ranks import milp
-from tdc_deploy.ranks.sensitivity import LEAST_ERROR, SECOND_RANKS, with_sensitivities
+from tdc_deploy.ranks.sensitivity import (
+    LEAST_ERROR,
+    RUINED_ERROR,
+    SECOND_RANKS,
+    with_sensitivities,
+)
 from tdc_deploy.ranks.table import CostTable, Row
 from tdc_deploy.types import Candidate, ConvLayer, Ranks
 
@@ -100,9 +104,29 @@ def test_powers_have_limits(power: float, taken: float) -> None:
     assert penalties[0] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("layers", [3, 12, 20, 21])
+def test_each_kind_of_side_has_its_own_power(layers: int) -> None:
+    names = [f"layer{i}" for i in range(layers)]
+
+    def error_of(selection: dict[str, Candidate]) -> float:
+        ((_, candidate),) = selection.items()
+        lost_in, lost_out = losses(candidate)
+        return math.sqrt(lost_in**2 + lost_out)
+
+    # The stem is cut on its output's side alone.
+    stem = [c for c in offers() if c.form == "tucker_out"]
+    rows = {"stem": row("stem", stem)} | {name: row(name) for name in names}
+    table = with_sensitivities(CostTable(rows), error_of, errors_of, silent)
+    for name, found in table.rows.items():
+        for candidate in found.candidates:
+            expected = error_of({name: candidate}) ** 2
+            assert found.penalty(candidate) == pytest.approx(expected, rel=1e-9)
+
+
 def test_candidates_of_other_kinds_cost_the_same_once() -> None:
     """One decomposition may be offered fused and native, in several precisions."""
-    twice = [*offers(), *(replace(c, implementation="native") for c in offers())]
+    native = [replace(c, implementation="native", precision="fp16") for c in offers()]
+    twice = [*offers(), *native]
     truth = {"a": (0.5, 2.0)}
     one = with_sensitivities(table_of("a"), network(truth), errors_of, silent)
     both = with_sensitivities(CostTable({"a": row("a", twice)}), network(truth), errors_of, silent)
@@ -119,7 +143,9 @@ def test_each_side_is_asked_for_once_and_some_twice() -> None:
     found = [next(iter(selection)) for selection in asked]
     assert list(dict.fromkeys(found)) == names
     assert found == sorted(found, key=names.index)
-    assert 60 + SECOND_RANKS / 2 < len(asked) <= 60 + SECOND_RANKS
+    for form in ("tucker_in", "tucker_out"):
+        times = sum(c.form == form for selection in asked for c in selection.values())
+        assert 30 + SECOND_RANKS / 2 <= times <= 30 + SECOND_RANKS
     (first, second), *_ = [
         [c for s in asked for n, c in s.items() if n == name] for name in names[1:]
     ]
@@ -162,23 +188,32 @@ def test_what_loses_next_to_nothing_is_no_probe() -> None:
     assert still.rows["a"].penalty(SVD[0]) == 1e-9
 
 
-def test_a_layer_whose_loss_does_not_show_is_no_free_one() -> None:
-    truth = {"a": (1.0, 1.0), "b": (1.0, 1.0), "mute": (0.0, 0.0)}
-    table = with_sensitivities(table_of(*truth), network(truth), errors_of, silent)
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_a_layer_whose_loss_does_not_show_is_no_free_one(power: float) -> None:
+    truth = {"a": (1.0, 1.0), "b": (1.0, 1.0), "c": (1.0, 1.0), "mute": (0.0, 0.0)}
+    table = with_sensitivities(table_of(*truth), network(truth, power), errors_of, silent)
+    # It grows no faster than what was lost, whatever the others do.
+    most = table.rows["mute"].penalty(Candidate("tucker_in", Ranks(16, 64)))
+    assert most == pytest.approx(LEAST_ERROR**2 * loss(16) / loss(32))
     least = table.rows["mute"].penalty(Candidate("tucker2", Ranks(32, 32)))
     assert least == pytest.approx(2 * LEAST_ERROR**2)
 
 
 @pytest.mark.parametrize("broken", [math.inf, math.nan])
 def test_a_layer_that_ruins_the_network_stays_dense(broken: float) -> None:
-    def error_of(selection: dict[str, Candidate]) -> float:
-        return broken if "bad" in selection else 0.2
+    good = [f"good{i}" for i in range(4)]
+    fine = network(dict.fromkeys(good, (0.1, 0.1)), power=2.5)
 
-    table = with_sensitivities(table_of("bad", "good"), error_of, errors_of, silent)
-    assert all(np.isfinite(table.rows["bad"].penalty(c)) for c in offers())
+    def error_of(selection: dict[str, Candidate]) -> float:
+        return broken if "bad" in selection else fine(selection)
+
+    table = with_sensitivities(table_of("bad", *good), error_of, errors_of, silent)
+    # The power that the others have would make its small losses look harmless, and its large ones endless.
+    penalties = [table.rows["bad"].penalty(c) for c in offers()]
+    assert 1 < min(penalties) < max(penalties) <= 2 * RUINED_ERROR**2
     selected = milp.least_latency(table, 0.1)
     assert selected["bad"].form == "dense"
-    assert selected["good"].form != "dense"
+    assert all(selected[name].form != "dense" for name in good)
 
 
 def test_layers_with_nothing_to_offer_are_not_probed() -> None:
