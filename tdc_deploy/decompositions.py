@@ -95,6 +95,8 @@ class Decompositions:
         known = self._errors.setdefault(name, {})
         missing = {r_in for r_in, _ in pairs} - set(known)
         if missing:
+            # With what loses nothing on the input's side: it is asked for next, and factorising takes long.
+            missing |= {weight.shape[1]} - set(known)
             known |= data_aware_errors(weight, self._moments[name], missing) or {}
         return [float(known[r_in][r_out]) for r_in, r_out in pairs]
 
