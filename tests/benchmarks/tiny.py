@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,9 @@ RANKS = {
     "fc.weight": [8],
 }
 
+# A table that spends its error badly: a plan for its error is faster, however rough the estimates are.
+WASTEFUL = {**RANKS, "conv2.weight": [24, 8], "conv3.weight": [16, 12]}
+
 
 class TinyNet(nn.Module):
     """Three convolutions with BatchNorm; images [N, 3, 24, 24] → logits [N, 10]."""
@@ -41,10 +45,12 @@ class TinyNet(nn.Module):
         return logits
 
 
-def tiny_networks(folder: Path, patch: pytest.MonkeyPatch) -> FakeTime:
-    """NETWORKS holds a tiny network twice: as `resnet18` with a rank table, as `plain` without."""
+def tiny_networks(
+    folder: Path, patch: pytest.MonkeyPatch, ranks: Mapping[str, list[int]] = RANKS
+) -> FakeTime:
+    """NETWORKS holds a tiny network twice: as `resnet18` with a table of ranks, as `plain` without."""
     table = folder / "ranks.json"
-    table.write_text(json.dumps({"models": {"resnet18": RANKS}}))
+    table.write_text(json.dumps({"models": {"resnet18": ranks}}))
     patch.setattr("benchmarks.plans.RANK_FILE", table)
     for name in list(registry.NETWORKS):
         patch.delitem(registry.NETWORKS, name)
