@@ -95,35 +95,28 @@ class Evaluator:
     @cached_property
     def dense_ms(self) -> float:
         """The latency in milliseconds of what trials are timed against."""
-        description = self._describe({})
-        known = self._store.get("source", description)
-        if known is None:
-            feeds = self.samples.first_batch()
-            known = asdict(self.backend.measure(self.rival, feeds, NETWORK))
-            self._store.put("source", description, known)
-        return Timing(**known).median
+
+        def measured() -> dict[str, Any]:
+            return asdict(self.backend.measure(self.rival, self.samples.first_batch(), NETWORK))
+
+        return Timing(**self._store.kept("source", self._describe({}), measured)).median
 
     def trial(self, selection: Selection) -> Trial:
         """Measure a selection, unless the store has it."""
         description = self._describe(selection)
-        known = self._store.get("trial", description)
-        if known is None:
-            known = asdict(self._try(selection))
-            self._store.put("trial", description, known)
-        return Trial(**known)
+        return Trial(**self._store.kept("trial", description, lambda: asdict(self._try(selection))))
 
     def error(self, selection: Selection) -> float:
         """The relative output error of a selection, unless the store has it; nothing is timed."""
         return self._error(selection, None)
 
     def _error(self, selection: Selection, model: onnx.ModelProto | None) -> float:
-        description = self._describe_network(self._accuracy, selection)
-        known = self._store.get("error", description)
-        if known is None:
+        def measured() -> float:
             with self._accuracy.runner(model or self.model(selection)) as after:
-                known = self._comparison(after, self._few).error
-            self._store.put("error", description, known)
-        return float(known)
+                return self._comparison(after, self._few).error
+
+        description = self._describe_network(self._accuracy, selection)
+        return float(self._store.kept("error", description, measured))
 
     def error_alone(self) -> Callable[[Selection], float]:
         """What gives the error of selections of one layer, from a few samples; in graph order at best.
@@ -133,15 +126,10 @@ class Evaluator:
         probes = Probes(self.source, self._repair_samples, self.samples, self._accuracy)
 
         def error(selection: Selection) -> float:
+            ((name, candidate),) = selection.items()
             description = self._describe_network(self._accuracy, selection)
-            known = self._store.get("alone", description)
-            if known is None:
-                ((name, candidate),) = selection.items()
-                known = probes.error(name, candidate)
-                if known is None:
-                    return self.error(selection)
-                self._store.put("alone", description, known)
-            return float(known)
+            found = self._store.kept("alone", description, lambda: probes.error(name, candidate))
+            return self.error(selection) if found is None else float(found)
 
         return error
 

@@ -30,11 +30,8 @@ class KeptErrors:
             return made.errors(name, candidates)
         asked = {"candidates": [str(candidate) for candidate in candidates]}
         description = self._describe(name, asked)
-        known = self._store.get("errors", description)
-        if known is None:
-            known = made.errors(name, candidates)
-            self._store.put("errors", description, known)
-        return [float(error) for error in known]
+        found = self._store.kept("errors", description, lambda: made.errors(name, candidates))
+        return [float(error) for error in found]
 
     def error(self, name: str, candidate: Candidate, refined: bool) -> float:
         """What the (`refined`) factors of a candidate lose."""
@@ -42,11 +39,10 @@ class KeptErrors:
         if candidate.ranks is None or not made.is_data_aware(name):
             return made.error(name, candidate, refined)
         description = self._describe(name, {"candidate": str(candidate), "refined": refined})
-        known = self._store.get("factors' error", description)
-        if known is None:
-            known = made.error(name, candidate, refined)
-            self._store.put("factors' error", description, known)
-        return float(known)
+        found = self._store.kept(
+            "factors' error", description, lambda: made.error(name, candidate, refined)
+        )
+        return float(found)
 
     def _describe(self, name: str, asked: dict[str, Any]) -> dict[str, Any]:
         statistics = self._source.statistics

@@ -97,12 +97,8 @@ class MixedEvaluator(Evaluator):
             "layer": name,
             "int8": self._quantiser.describe(),
         }
-        known = self._store.get("rounding", description)
-        if known is None:
-            known = self._quantiser.rounding(name)
-            if known is not None:
-                self._store.put("rounding", description, known)
-        return None if known is None else float(known)
+        found = self._store.kept("rounding", description, lambda: self._quantiser.rounding(name))
+        return None if found is None else float(found)
 
     def _describe_network(self, backend: Backend, selection: Selection) -> dict[str, Any]:
         described = super()._describe_network(backend, selection)

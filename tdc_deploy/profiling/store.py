@@ -95,6 +95,19 @@ class Store:
                 fix=f"free some space or move the file away, or set {CACHE_VARIABLE} to another folder",
             ) from None
 
+    def kept(self, kind: str, description: Mapping[str, Any], make: Callable[[], Any]) -> Any:
+        """The JSON value under this description, made and put if there is none; a None is not put.
+
+        Raises:
+            TdcError: as `get` and `put`.
+        """
+        known = self.get(kind, description)
+        if known is None:
+            known = make()
+            if known is not None:
+                self.put(kind, description, known)
+        return known
+
     def __len__(self) -> int:
         (count,) = self._connection.execute("SELECT COUNT(*) FROM measurements").fetchone()
         return int(count)

@@ -122,12 +122,18 @@ def with_sensitivities(
 
 
 def _sides(name: str, row: Row, errors_of: ErrorsOf) -> Iterator[Side]:
+    ranks = {
+        forms: sorted(
+            {_rank(forms, r) for c in row.candidates if c.form in forms and (r := c.ranks)}
+        )
+        for forms in KINDS
+    }
+    # Asked for at once: each time may be a factorisation.
+    asked = [_one_sided(row.layer, forms, rank) for forms in KINDS for rank in ranks[forms]]
+    losses = iter(errors_of(name, asked) if asked else [])
     for forms in KINDS:
-        of_side = [c.ranks for c in row.candidates if c.ranks is not None and c.form in forms]
-        ranks = sorted({_rank(forms, r) for r in of_side})
-        if ranks:
-            losses = errors_of(name, [_one_sided(row.layer, forms, rank) for rank in ranks])
-            yield Side(name, row.layer, forms, dict(zip(ranks, losses, strict=True)))
+        if ranks[forms]:
+            yield Side(name, row.layer, forms, {rank: next(losses) for rank in ranks[forms]})
 
 
 def _one_sided(layer: ConvLayer, forms: Forms, rank: int) -> Candidate:
