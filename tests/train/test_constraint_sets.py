@@ -392,6 +392,30 @@ def test_sparse_coefficients_are_the_best_on_their_support() -> None:
     assert float((left * (a.reshape(-1, 5) != 0)).abs().max()) <= 1e-9
 
 
+def test_the_space_of_a_sparse_basis_is_its_nearest_weights_on_each_kernels_choice() -> None:
+    weight, step = kernel(12, 8, 3, 3), kernel(12, 8, 3, 3, seed=1)
+    loose = SparseBasis(5, density=0.3)
+    member, kind = loose(weight), loose.settled(weight)
+    assert isinstance(kind, SparseBasis)
+    space = kind.space(member)
+    assert relative(space(member), member) <= EXACT
+    moved = space(step)
+    a, b = loose.factors(weight)
+    rows, wanted = b.reshape(5, 9), torch.zeros(96, 9, dtype=torch.float64)
+    for i, choice in enumerate((a != 0).reshape(96, 5)):
+        if choice.any():
+            fit = torch.linalg.lstsq(rows[choice].T, step.reshape(96, 9)[i])
+            wanted[i] = fit.solution @ rows[choice]
+    assert 0 < int((a != 0).reshape(96, 5).any(1).sum()) < 96
+    assert relative(moved.reshape(96, 9), wanted) <= 1e-9
+    # Moved there it is a member still, of the same choice.
+    trained = member + 0.2 * moved
+    again, _ = kind.factors(trained)
+    assert torch.equal(again != 0, a != 0)
+    assert relative(kind(trained), trained) <= EXACT
+    assert kind.footprint(trained) == kind.footprint(member)
+
+
 @pytest.mark.parametrize(
     ("places", "wanted"),
     [

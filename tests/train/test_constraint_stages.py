@@ -105,16 +105,20 @@ def test_killed_and_resumed_it_gives_the_same(folder: Path, tmp_path: Path, call
     assert same(content(killed), content(folder))
 
 
-def test_a_resumed_stage_keeps_the_set_that_it_began_with(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("call", "stage"), [(7, 0), (25, 2)])
+def test_a_resumed_stage_keeps_the_set_that_it_began_with(
+    tmp_path: Path, call: int, stage: int
+) -> None:
     # The basis to begin with is that of the weights before the first epoch.
     table = {"name": "sparse_basis", "density": 0.2}
     admm = {"kind": "admm", "epochs": 2, "set": table, "admm": {"rho": 1.0}}
-    recipe = tiny(admm, PROJECT)
+    recipe = tiny(admm, PROJECT, FINETUNE)
     fit(recipe, tmp_path / "whole")
     killed = tmp_path / "killed"
-    # Within the second epoch's writing.
-    assert killed_fit(killed, recipe, 7, Path, "replace") == signal.SIGKILL
+    # Within the writing of each stage's second epoch.
+    assert killed_fit(killed, recipe, call, Path, "replace") == signal.SIGKILL
     assert read_checkpoint(killed / "last.pt").epoch == 1
+    assert read_checkpoint(killed / "last.pt").stage == stage
     fit(recipe, killed, resume=True)
     assert same(content(killed), content(tmp_path / "whole"))
 
@@ -209,6 +213,39 @@ def test_the_gradient_is_taken_at_the_projection_and_moves_the_free_weights() ->
     assert torch.equal(sparse != 0, mask)
     hold.finish()
     assert relative(Ternary()(weight), weight) <= 1e-6
+
+
+def test_a_sparse_basis_is_held_with_each_kernels_choice_and_only_coefficients_are_trained() -> (
+    None
+):
+    net = conv_net()
+    held = Constraints({"1": SparseBasis(4, density=0.2)}, {}).projected(net).held
+    kind, weight = held["1"], net[1].weight
+    assert isinstance(kind, SparseBasis)
+    a, b = kind.factors(weight)
+    hold, before = Hold(net, held), weight.detach().clone()
+    net(torch.randn(2, 8, 7, 7)).square().mean().backward()
+    free = weight.grad.double().flatten(2)
+    hold.after_backward()
+    # Along the coefficients the loss falls as fast as before; nothing else has a gradient.
+    along = weight.grad.double().flatten(2) @ b.flatten(1).T
+    assert relative(along[a != 0], (free @ b.flatten(1).T)[a != 0]) <= 1e-6
+    unused = ~(a != 0).any(-1)
+    assert unused.any() and not weight.grad.flatten(2)[unused].any()
+    step = torch.optim.SGD(net.parameters(), lr=0.5, momentum=0.9, weight_decay=0.1)
+    for _ in range(3):
+        step.step()
+        hold.after_step()
+    now, same_basis = kind.factors(weight)
+    assert torch.equal(now != 0, a != 0) and relative(same_basis, b) <= 1e-6
+    assert relative(torch.einsum("mcd,dyx->mcyx", now, b).float(), weight) <= 1e-6
+    assert relative(weight, before) > 0.1
+    # No choice is made anew before a step: the weights are computed with as they are.
+    with torch.no_grad():
+        weight.add_(0.01 * torch.randn_like(weight))
+    moved = weight.detach().clone()
+    with hold.projected():
+        assert torch.equal(weight.detach(), moved)
 
 
 def test_a_weight_that_became_zero_may_move_again_after_resuming() -> None:

@@ -30,9 +30,11 @@ class Constraints:
     @torch.no_grad()
     def projected(self, model: nn.Module) -> Constraints:
         """Project the model's weights to the aim, in place; it is held from now on."""
+        settled = {}
         for path, weight in weights_of(model, self.aim).items():
+            settled[path] = self.aim[path].settled(weight)
             weight.copy_(self.aim[path](weight))
-        return Constraints({}, {**self.held, **self.aim})
+        return Constraints({}, {**self.held, **settled})
 
     def to_json(self) -> dict[str, Any] | None:
         """Plain values; None if there are no sets."""

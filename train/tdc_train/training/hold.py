@@ -1,4 +1,4 @@
-"""Training inside constraint sets: zeros that stay zero, and gradients taken at the projected weights."""
+"""Training inside constraint sets: in a space, or with gradients taken at the projected weights."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from tdc_train.projections.sets import ConstraintSet
 class Hold:
     """Keeps a model's weights in their sets while an optimizer moves them.
 
-    Sets of supports: what is zero at the start is zero again after each step. Sets of values: the weights
-    that the optimizer moves are free; forward and backward pass, and all evaluation, are at their
-    projections, and the gradient is handed straight through (Y. Bengio et al., "Estimating or Propagating
-    Gradients Through Stochastic Neurons for Conditional Computation", 2013).
+    Sets with a space: gradients and steps are taken in the one that the weights are in at the start (of
+    top-k, what is zero stays zero). Sets of values: the weights that the optimizer moves are free; forward
+    and backward pass, and all evaluation, are at their projections, and the gradient is handed straight
+    through (Y. Bengio et al., "Estimating or Propagating Gradients Through Stochastic Neurons for
+    Conditional Computation", 2013).
 
     Args:
         model: its weights are in the sets.
@@ -29,9 +30,8 @@ class Hold:
         weights = weights_of(model, held)
         self._sets = {path: kind for path, kind in held.items() if kind.keeps_values}
         self._weights = weights
-        self._masks = {
-            path: (weights[path].detach() != 0) for path, kind in held.items() if kind.keeps_support
-        }
+        spaces = {path: kind.space(weights[path]) for path, kind in held.items()}
+        self._spaces = {path: space for path, space in spaces.items() if space is not None}
 
     @contextmanager
     def projected(self) -> Iterator[None]:
@@ -47,17 +47,17 @@ class Hold:
 
     @torch.no_grad()
     def after_backward(self) -> None:
-        """No gradient where zeros stay: it moves nothing, and clipping shall not count it."""
-        for path, mask in self._masks.items():
+        """No gradient that leads out of a space: it moves nothing, and clipping shall not count it."""
+        for path, space in self._spaces.items():
             weight = self._weights[path]
             if weight.grad is not None:
-                weight.grad.masked_fill_(~mask, 0.0)
+                weight.grad.copy_(space(weight.grad))
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Zeros again where there were zeros."""
-        for path, mask in self._masks.items():
-            self._weights[path].mul_(mask)
+        """Back into the spaces."""
+        for path, space in self._spaces.items():
+            self._weights[path].copy_(space(self._weights[path]))
 
     @torch.no_grad()
     def finish(self) -> None:
@@ -66,10 +66,10 @@ class Hold:
             self._weights[path].copy_(kind(self._weights[path]))
 
     def state_dict(self) -> dict[str, Any]:
-        """The masks: a weight that became zero by chance is not held there."""
-        return {"masks": dict(self._masks)}
+        """The spaces' masks: a weight that became zero by chance is not held there."""
+        return {"masks": {path: space.mask for path, space in self._spaces.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
         masks: dict[str, Tensor] = state["masks"]
-        self._masks = {path: mask.to(self._masks[path].device) for path, mask in masks.items()}
+        self._spaces = {path: self._spaces[path].with_mask(mask) for path, mask in masks.items()}

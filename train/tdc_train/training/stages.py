@@ -140,13 +140,15 @@ def aimed(spec: StageSpec, model: nn.Module, constraints: Constraints) -> Constr
     """The constraints with the stage's set as their aim, prepared from the weights as they are.
 
     Raises:
-        TdcError: the model has no layer for the set, or its weights are held in values already.
+        TdcError: the model has no layer for the set, or its weights are held in more than zeros already.
     """
     from tdc_train.projections.sets import chosen_set
 
     aim = chosen_set(spec.set).sets_for(model)
     taken = sorted(
-        path for path in aim if getattr(constraints.held.get(path), "keeps_values", False)
+        path
+        for path in aim
+        if (kind := constraints.held.get(path)) and (kind.keeps_values or not kind.keeps_support)
     )
     if taken and spec.kind == "admm":
         raise TdcError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tdc_deploy.errors import TdcError
+from tdc_train.projections.sets.spaces import FixedZeros, Space
 
 FLOAT_BITS = 32
 
@@ -43,9 +44,9 @@ class Footprint:
 class ConstraintSet(ABC):
     """A set of weights [M, C, kh, kw] (of a linear layer: [M, C]), by the map to a nearest member.
 
-    `keeps_support` and `keeps_values` say how training stays in it: zeros that stay zero, or a forward
-    pass at the projected weights with the gradient handed straight through. Its fields are its
-    parameters, and plain values.
+    How training stays in it: with `keeps_values` by a forward pass at the projected weights with the
+    gradient handed straight through; else, or as well, in a linear `space`, which with `keeps_support` is
+    that of the member's zeros. Its fields are its parameters, and plain values.
     """
 
     name: ClassVar[str]
@@ -78,6 +79,14 @@ class ConstraintSet(ABC):
     def prepared(self, weights: Mapping[str, Tensor]) -> dict[str, ConstraintSet]:
         """Each weight's set, with what is taken from the trained weights of all of them."""
         return dict.fromkeys(weights, self)
+
+    def settled(self, weight: Tensor) -> ConstraintSet:  # noqa: ARG002
+        """The set as it holds the member that it has for `weight`."""
+        return self
+
+    def space(self, member: Tensor) -> Space | None:
+        """What training of a member does not leave; None where it may go anywhere."""
+        return FixedZeros(member.detach() != 0) if self.keeps_support else None
 
     @abstractmethod
     def footprint(self, member: Tensor) -> Footprint:

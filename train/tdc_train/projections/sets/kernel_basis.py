@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class KernelBasis(ConstraintSet):
     again but for rare ones of a few coefficients; the nearest of all members is not promised.
     """
 
-    keeps_values = True
+    keeps_values: ClassVar[bool] = True
 
     basis: int = 5
     start: Rows = ()

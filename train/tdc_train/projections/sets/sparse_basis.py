@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from tdc_train.projections.sets.base import (
     FLOAT_BITS,
+    ConstraintSet,
     Footprint,
     check_density,
     count_of,
@@ -18,6 +18,7 @@ from tdc_train.projections.sets.base import (
 )
 from tdc_train.projections.sets.indices import sparse_bits
 from tdc_train.projections.sets.kernel_basis import KernelBasis
+from tdc_train.projections.sets.spaces import FixedBasis, support_kinds, supports
 from tdc_train.projections.sets.top_k import largest
 
 
@@ -26,11 +27,15 @@ class SparseBasis(KernelBasis):
     """Coefficients of at most that density (S. Li et al., "PENNI: Pruned Kernel Sharing for Efficient CNN
     Inference", ICML 2020).
 
+    Training inside keeps the basis of the projection and each kernel's choice of it: gradients and steps
+    are of the coefficients. Choosing anew after each step undoes more than a step learns.
+
     Bits: float32 coefficients, bitmap or gaps; the basis kernels are shared. Multiply-adds: the basis
     kernels on each input channel, and the nonzero coefficients.
     """
 
     name: ClassVar[str] = "sparse_basis"
+    keeps_values: ClassVar[bool] = False
 
     density: float = 0.25
 
@@ -54,6 +59,19 @@ class SparseBasis(KernelBasis):
             macs=member.shape[1] * basis.numel() + int(coefficients.count_nonzero()),
         )
 
+    def settled(self, weight: Tensor) -> ConstraintSet:
+        """The set that begins with the basis of the weight's member, and so finds it again."""
+        _, basis = self.factors(weight)
+        return replace(self, start=tuple(map(tuple, basis.flatten(1).tolist())))
+
+    def space(self, member: Tensor) -> FixedBasis:
+        """Of the basis to begin with, which is a settled set's member's to the last bit, and the member's
+        choice.
+        """
+        coefficients, fitted = self.factors(member)
+        rows = fitted.new_tensor(self.start or fitted.flatten(1).tolist())
+        return FixedBasis(coefficients != 0, rows.reshape(fitted.shape))
+
     def _coefficients(self, kernels: Tensor, basis: Tensor) -> Tensor:
         """Those that put most into their kernels."""
         a = kernels @ torch.linalg.pinv(basis)
@@ -62,9 +80,7 @@ class SparseBasis(KernelBasis):
 
     def _refitted(self, kernels: Tensor, a: Tensor, basis: Tensor) -> Tensor:
         """Least squares on the support: one pseudo-inverse for each support that a kernel may have."""
-        choices = torch.tensor(list(itertools.product((0.0, 1.0), repeat=len(basis)))).to(basis)
-        inverses = torch.linalg.pinv(choices[:, :, None] * basis)
-        places = 2 ** torch.arange(len(basis) - 1, -1, -1, device=basis.device)
-        kind = ((a != 0) * places).sum(-1).flatten()
+        inverses = torch.linalg.pinv(supports(len(basis), basis)[:, :, None] * basis)
+        kind = support_kinds(a != 0).flatten()
         fitted = torch.bmm(kernels.flatten(0, 1)[:, None], inverses[kind])
         return fitted.reshape(a.shape) * (a != 0)
