@@ -134,7 +134,6 @@ def _training(kind: str, name: str, epochs: int, lr: float) -> Stage:
         "name": name,
         "epochs": epochs,
         "batch": BATCH,
-        "amp": True,
         "optimizer": {"name": "sgd", "lr": lr, "nesterov": True, "weight_decay": 5e-4},
         "schedule": {"name": "cosine"},
     }

@@ -5,9 +5,9 @@
 Every (network, seed, row) is a folder in `folder`, trained with one thread in a process of its own; a row
 that is there is not run again, one that was stopped goes on. All start from the dense networks in
 `benchmarks/checkpoints`, which the seeds share; the row `dense` trains on for as many epochs as the longest
-of the others. Convolutions are trained in bfloat16 where torch's autocast has them, which halves the time
-on processors with AMX; what is evaluated is float32. Writes the results beside each method's headline as
-JSON, and prints them. A trial has a folder of its own in `folder`, and its results stay there.
+of the others. All is float32: bfloat16 halves the time on processors with AMX, but takes ten times as long
+on those without AVX-512. Writes the results beside each method's headline as JSON, and prints them. A trial
+has a folder of its own in `folder`, and its results stay there.
 """
 
 from __future__ import annotations
