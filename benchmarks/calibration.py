@@ -24,8 +24,9 @@ from tdc_calibration.sequential import SequentialChoice, sequential_factors
 from benchmarks.calibration_networks import NETWORKS, Subject, opened
 from benchmarks.calibration_ranks import RANKS, macs_share
 from benchmarks.calibration_table import print_table, summary
-from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend, available_cpus, cpu_name
+from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
 from tdc_deploy.compress import Selection, decompose_layers
+from tdc_deploy.cpu import available_cpus, device_name
 from tdc_deploy.files import write_whole
 from tdc_deploy.graph.network import model_of
 from tdc_deploy.repair import Repair
@@ -60,7 +61,7 @@ def main() -> None:
 
 def environment() -> dict[str, Any]:
     return {
-        "device": cpu_name(),
+        "device": device_name(),
         "cpus": available_cpus(),
         "libraries": {"python": platform.python_version(), **library_versions()},
     }

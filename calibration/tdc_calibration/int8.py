@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,6 +15,7 @@ from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from tdc_calibration.calibrators import Range
+from tdc_deploy import cpu
 from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.large import is_large
 from tdc_deploy.graph.names import name_nodes
@@ -78,17 +78,7 @@ def schemes_of_machine() -> list[Scheme]:
 def _products_saturate() -> bool:
     if platform.machine().lower() not in _X86:
         return False
-    return not _EXACT_PRODUCTS & _cpu_flags()
-
-
-def _cpu_flags() -> set[str]:
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.is_file():
-        return set()
-    lines = cpuinfo.read_text(errors="replace").splitlines()
-    return next(
-        (set(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), set()
-    )
+    return not _EXACT_PRODUCTS & cpu.flags()
 
 
 def weighted_nodes(network: Network) -> list[str]:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from tdc_calibration.in_turn import hand_out_in_turn
 from tdc_calibration.readers import Reader
-from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend, available_cpus
+from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
+from tdc_deploy.cpu import available_cpus
 from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.network import Network, model_of
 from tdc_deploy.graph.prefix import prefix_to

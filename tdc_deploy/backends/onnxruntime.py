@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from numpy.typing import NDArray
 from polygraphy.backend.base import BaseRunner
 from polygraphy.backend.onnxrt import OnnxrtRunner
 
+from tdc_deploy.cpu import available_cpus, device_name
 from tdc_deploy.errors import TdcError
 from tdc_deploy.graph.large import is_large, outside, shell
 from tdc_deploy.profiling.measure import Effort, Feeds, measure
@@ -116,7 +114,7 @@ class OnnxRuntimeBackend:
             "backend": "onnxruntime",
             "version": onnxruntime.__version__,
             "provider": PROVIDER,
-            "device": cpu_name(),
+            "device": device_name(),
             "cpus": str(available_cpus()),
             "threads": str(self.threads),
             "precision": self.precision,
@@ -175,21 +173,3 @@ def _message(model: onnx.ModelProto) -> bytes:
     if is_large(model):
         model = shell(model, outside(model), "weights")
     return bytes(model.SerializeToString())
-
-
-@lru_cache(maxsize=1)
-def cpu_name() -> str:
-    """The processor's name as the operating system gives it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(errors="replace").splitlines():
-            if line.lower().startswith(("model name", "hardware")):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def available_cpus() -> int:
-    """The CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

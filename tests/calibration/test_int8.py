@@ -10,7 +10,6 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from tdc_calibration import int8
 from tdc_calibration.calibrators import Range, ranges_of
 from tdc_calibration.histograms import activation_names, collect
 from tdc_calibration.int8 import (
@@ -132,7 +131,7 @@ def test_weights_have_seven_bits_where_products_would_saturate(
     monkeypatch: pytest.MonkeyPatch, machine: str, flags: str, bits: int
 ) -> None:
     monkeypatch.setattr("platform.machine", lambda: machine)
-    monkeypatch.setattr(int8, "_cpu_flags", lambda: set(flags.split()))
+    monkeypatch.setattr("tdc_deploy.cpu.flags", lambda: set(flags.split()))
     assert [s.weight_bits for s in schemes_of_machine()] == [bits, bits]
     assert [s.activations for s in schemes_of_machine()] == ["uint8", "int8"]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tdc_calibration.readers.preprocessing import Preprocessing
 from tdc_calibration.readers.reader import Row
 from tdc_calibration.readers.spec import InputSpec
-from tdc_deploy.backends.onnxruntime import available_cpus
+from tdc_deploy.cpu import available_cpus
 from tdc_deploy.errors import TdcError
 
 SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".gif", ".tif", ".tiff"}
