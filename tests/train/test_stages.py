@@ -21,6 +21,7 @@ from tdc_train.data import registry
 from tdc_train.data.shapes import generate
 from tdc_train.layers import TuckerConv2d
 from tdc_train.projections import TuckerProjection
+from tdc_train.recipe import StageSpec
 from tdc_train.training import stages
 from tdc_train.training.assess import write_onnx
 from tdc_train.training.checkpoint import read_checkpoint
@@ -138,6 +139,30 @@ def test_one_layer_outside_its_set_is_said() -> None:
     assert found["admm_worst_layer"] == "small"
     (warning,) = warnings
     assert "layer small" in warning
+
+
+@pytest.mark.parametrize(
+    ("flags", "amp", "warned"),
+    [
+        ("avx2 fma", True, True),
+        ("avx2 fma", False, False),
+        ("avx2 avx512f avx512bw", True, False),
+        ("asimd bf16", True, False),
+        ("", True, False),  # Nothing is known.
+    ],
+)
+def test_half_precision_that_is_emulated_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, amp: bool, warned: bool
+) -> None:
+    monkeypatch.setattr(stages, "flags", lambda: set(flags.split()))
+    warnings: list[str] = []
+    stages.check_amp(StageSpec("dense", "one", amp=amp), torch.device("cpu"), warnings.append)
+    stages.check_amp(StageSpec("dense", "one", amp=amp), torch.device("cuda"), warnings.append)
+    assert len(warnings) == warned
+    recipe = tiny({"kind": "dense", "epochs": 1, "amp": amp})
+    fit(recipe, tmp_path / "run", warn=warnings.append)
+    assert len(warnings) == 2 * warned
+    assert all("stage 'one'" in w or "stage 'dense'" in w for w in warnings)
 
 
 @pytest.mark.parametrize("lr", [1e-3, 1e3])

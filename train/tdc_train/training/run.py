@@ -213,6 +213,7 @@ class _Run:
         training = None if state is None else state.training
         if spec.set and training is None:
             self.constraints = stages.aimed(spec, model, self.constraints)
+        stages.check_amp(spec, self.world.device, self.warn)
         trainer = self._trainer(spec, model, plan, training)
         best, first = (-1.0, 0.0), 0
         if state is not None and training is not None:

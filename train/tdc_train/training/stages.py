@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import Tensor, nn
 
+from tdc_deploy.cpu import flags
 from tdc_deploy.errors import TdcError
 from tdc_deploy.plan_file import LayerChoice, Plan, plan_from_json
 from tdc_deploy.tucker import Factors
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from tdc_train.training.hold import Hold
 
 Warn = Callable[[str], None]
+
+# Any of these, as Linux spells them, and torch's convolutions in bfloat16 are not emulated.
+BFLOAT16 = {"avx512bw", "avx512_bf16", "amx_bf16", "bf16"}
 
 
 def plan_for(spec: RanksSpec, model: nn.Module) -> Plan:
@@ -179,6 +184,16 @@ def sum_of_rates(spec: StageSpec) -> float:
     """Effective learning rates of a stage by SGD, summed over its epochs."""
     shares = (rate(spec.schedule, epoch + 0.5, spec.epochs) for epoch in range(spec.epochs))
     return sum(shares) * spec.optimizer.lr / (1 - spec.optimizer.momentum)
+
+
+def check_amp(spec: StageSpec, device: torch.device, warn: Warn) -> None:
+    """Warn of half precision on a processor without instructions for it (14 s an epoch became 150)."""
+    found = flags()
+    if spec.amp and device.type == "cpu" and found and not found & BFLOAT16:
+        warn(
+            f"stage {spec.name!r} has amp = true, but this processor computes bfloat16 without "
+            "instructions for it, many times slower than float32; amp = false trains faster here"
+        )
 
 
 def admm_end(regulariser: Regulariser, warn: Warn) -> dict[str, Any]:
