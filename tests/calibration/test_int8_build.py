@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from tdc_calibration.int8 import computed_in
+from tdc_calibration.int8 import computed_in, schemes_of_machine
 from tdc_calibration.readback import operators_run, weighted_counts
 
 from tdc_deploy.errors import TdcError
@@ -134,11 +134,12 @@ def test_ranks_are_planned_by_int8_times(job: Job, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(OnnxRuntimeBackend, "describe", describe)
     artifact = job.build(precision="int8")
     assert artifact.plan is not None
-    assert artifact.plan.backend["precision"] == "int8 (uint8 activations, int8 weights)"
+    unsigned, signed = (f"int8 ({scheme})" for scheme in schemes_of_machine())
+    assert artifact.plan.backend["precision"] == unsigned
     assert set(asked) == {
         "fp32",
-        "int8 (uint8 activations, int8 weights)",
-        "int8 (int8 activations, int8 weights)",
+        unsigned,
+        signed,
     }
 
 
