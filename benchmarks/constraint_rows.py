@@ -66,7 +66,7 @@ ROWS = {
     ),
     "penni": Row(
         "PENNI (ICML 2020): 97% fewer parameters, 92% fewer multiply-adds, no loss, ResNet-18 on CIFAR-10",
-        ({"name": "sparse_basis", "basis": 5, "density": 0.05},),
+        ({"name": "sparse_basis", "basis": 5, "density": 0.05, "scope": "network"},),
     ),
     "escalate": Row(
         "ESCALATE (MICRO 2021): up to 325x smaller on CIFAR-10, 11x on ImageNet",

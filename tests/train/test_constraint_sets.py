@@ -129,6 +129,28 @@ def test_top_k_of_a_network_takes_from_where_least_is_lost() -> None:
     assert int(tiny(kernel(2, 3)).count_nonzero()) == 1
 
 
+def test_sparse_coefficients_of_a_network_stay_where_most_would_be_lost() -> None:
+    kind = SparseBasis(4, density=0.3, scope="network")
+    weights = {"large": 3 * kernel(8, 6, 3, 3), "small": kernel(12, 8, 3, 3, seed=1)}
+    sets = kind.prepared(weights)
+    counts = {name: int(sets[name].factors(w)[0].count_nonzero()) for name, w in weights.items()}  # type: ignore[attr-defined]
+    assert counts["large"] + counts["small"] == round(0.3 * 4 * (48 + 96))
+    assert counts["large"] / 48 > 2 * counts["small"] / 96
+    # Moving one coefficient from either layer to the other loses more.
+    sizes = {}
+    for name, w in weights.items():
+        basis = leading_basis(w.flatten(2), 4)
+        a = w.flatten(2) @ torch.linalg.pinv(basis)
+        sizes[name] = (a.abs() * basis.norm(dim=1)).flatten().sort(descending=True).values
+    for one, other in (("large", "small"), ("small", "large")):
+        assert sizes[one][counts[one] - 1] >= sizes[other][counts[other]]
+    with pytest.raises(TdcError, match="density of the network for one layer"):
+        kind(weights["large"])
+    # Prepared anew, as a stage after another does, it is as it was.
+    assert sets["large"].prepared(weights) == dict.fromkeys(weights, sets["large"])
+    assert make_set(sets["small"].table()) == sets["small"]
+
+
 @pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (3, 4), (2, 8)])
 def test_n_m_is_the_nearest_of_all_supports(n: int, m: int) -> None:
     weight = kernel(2, m, 1, 2)

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
 
+from tdc_deploy.errors import TdcError
 from tdc_train.projections.sets.base import (
     FLOAT_BITS,
     ConstraintSet,
     Footprint,
     check_density,
+    check_one_of,
+    check_whole,
     count_of,
     footprint_of,
 )
 from tdc_train.projections.sets.indices import sparse_bits
 from tdc_train.projections.sets.kernel_basis import KernelBasis
 from tdc_train.projections.sets.spaces import FixedBasis, support_kinds, supports
-from tdc_train.projections.sets.top_k import largest
+from tdc_train.projections.sets.top_k import kept_of_each, largest
 
 
 @dataclass(frozen=True)
 class SparseBasis(KernelBasis):
     """Coefficients of at most that density (S. Li et al., "PENNI: Pruned Kernel Sharing for Efficient CNN
     Inference", ICML 2020).
+
+    With `scope = "network"` the density is of all layers together: each may keep as many as are among the
+    largest of the trained weights' there.
 
     Training inside keeps the basis of the projection and each kernel's choice of it: gradients and steps
     are of the coefficients. Choosing anew after each step undoes more than a step learns.
@@ -38,14 +45,40 @@ class SparseBasis(KernelBasis):
     keeps_values: ClassVar[bool] = False
 
     density: float = 0.25
+    scope: str = "layer"
+    kept: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_density("density", self.density)
+        check_one_of("scope", self.scope, ("layer", "network"))
+        check_whole("kept", self.kept, 0, 1 << 62)
 
     def describe(self) -> str:
         """The set in a few words."""
-        return f"{self.basis} basis kernels, coefficients of density {self.density:g}"
+        share = (
+            f"{self.kept} coefficients"
+            if self.kept
+            else f"coefficients of density {self.density:g}"
+        )
+        of = " of the network" if self.scope == "network" else ""
+        return f"{self.basis} basis kernels, {share}{of}"
+
+    def prepared(self, weights: Mapping[str, Tensor]) -> dict[str, ConstraintSet]:
+        """Each with its trained weight's basis to begin with; of a network, how many coefficients each
+        layer keeps.
+        """
+        sets = super().prepared(weights)
+        if self.scope == "layer" or self.kept:
+            return sets
+        sizes = []
+        for name, weight in weights.items():
+            kernels = weight.detach().double().flatten(2)
+            basis = kernels.new_tensor(cast(SparseBasis, sets[name]).start)
+            sizes.append(_sizes(kernels @ torch.linalg.pinv(basis), basis))
+        counts = kept_of_each(sizes, self.density)
+        made = zip(sets.items(), counts, strict=True)
+        return {name: replace(cast(SparseBasis, kind), kept=count) for (name, kind), count in made}
 
     def footprint(self, member: Tensor) -> Footprint:
         """Of the member's factors."""
@@ -74,9 +107,11 @@ class SparseBasis(KernelBasis):
 
     def _coefficients(self, kernels: Tensor, basis: Tensor) -> Tensor:
         """Those that put most into their kernels."""
+        if self.scope == "network" and not self.kept:
+            raise TdcError("a density of the network for one layer", expected="prepared sets")
         a = kernels @ torch.linalg.pinv(basis)
-        sizes = (a.abs() * basis.norm(dim=1)).flatten()
-        return a * largest(sizes, count_of(self.density, a.numel())).reshape(a.shape)
+        count = min(self.kept, a.numel()) or count_of(self.density, a.numel())
+        return a * largest(_sizes(a, basis).flatten(), count).reshape(a.shape)
 
     def _refitted(self, kernels: Tensor, a: Tensor, basis: Tensor) -> Tensor:
         """Least squares on the support: one pseudo-inverse for each support that a kernel may have."""
@@ -84,3 +119,8 @@ class SparseBasis(KernelBasis):
         kind = support_kinds(a != 0).flatten()
         fitted = torch.bmm(kernels.flatten(0, 1)[:, None], inverses[kind])
         return fitted.reshape(a.shape) * (a != 0)
+
+
+def _sizes(coefficients: Tensor, basis: Tensor) -> Tensor:
+    """How much each coefficient puts into its kernel."""
+    return coefficients.abs() * basis.norm(dim=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -52,12 +52,7 @@ class TopK(ConstraintSet):
         """Of a network, how many each layer keeps; a layer that would lose all keeps one."""
         if self.scope == "layer" or self.kept:
             return dict.fromkeys(weights, self)
-        sizes = [w.numel() for w in weights.values()]
-        mask = largest(
-            torch.cat([w.detach().abs().flatten() for w in weights.values()]),
-            self._count(sum(sizes)),
-        )
-        counts = [max(1, int(part.sum())) for part in mask.split(sizes)]
+        counts = kept_of_each([w.detach().abs() for w in weights.values()], self.density)
         return {name: replace(self, kept=k) for name, k in zip(weights, counts, strict=True)}
 
     def footprint(self, member: Tensor) -> Footprint:
@@ -74,6 +69,13 @@ class TopK(ConstraintSet):
 
     def _count(self, total: int) -> int:
         return min(self.kept, total) or count_of(self.density, total)
+
+
+def kept_of_each(sizes: Sequence[Tensor], density: float) -> list[int]:
+    """How many of each tensor are among the largest of all; at least one."""
+    flat = torch.cat([size.flatten() for size in sizes])
+    mask = largest(flat, count_of(density, len(flat)))
+    return [max(1, int(part.sum())) for part in mask.split([size.numel() for size in sizes])]
 
 
 def largest(values: Tensor, count: int) -> Tensor:
