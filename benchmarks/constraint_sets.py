@@ -29,6 +29,7 @@ from benchmarks.training_arms import DATA
 
 if TYPE_CHECKING:
     from tdc_train.data.base import Data
+    from tdc_train.recipe import Recipe
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "constraint_sets.json"
@@ -84,7 +85,9 @@ def run_rows(chosen: argparse.Namespace, rows: list[tuple[str, int, str]]) -> No
             command += [f"--{name}", str(getattr(chosen, name))]
 
     def run(row: tuple[str, int, str]) -> None:
-        if (row_folder(chosen.folder, *row) / "row.json").exists():
+        here = row_folder(chosen.folder, *row)
+        if (here / "row.json").exists():
+            check_stages(here, recipe_for(chosen, *row))
             return
         network, seed, name = row
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -100,21 +103,35 @@ def row_folder(folder: Path, network: str, seed: int, row: str) -> Path:
     return folder / network / f"seed{seed}" / row.replace(":", "of")
 
 
-def run_row(chosen: argparse.Namespace) -> None:
-    """Train one row, and evaluate what its last stages left on the test images."""
-    from tdc_train.data.registry import make_data
+def recipe_for(chosen: argparse.Namespace, network: str, seed: int, row: str) -> Recipe:
+    """What trains a row."""
     from tdc_train.recipe_file import recipe_from
-    from tdc_train.training.run import fit
 
-    network, seed, row = chosen.row.split(",")
     described = NETWORKS[network]
     weights = str(HERE / "checkpoints" / described.checkpoint)
     data: dict[str, Any] = dict(DATA)
     if chosen.images:
         data["options"] = {**data["options"], "train": chosen.images}
-    recipe = recipe_from(
-        recipe_of(described, ROWS[row], int(seed), weights, data, chosen.epochs), f"row {row}"
-    )
+    table = recipe_of(described, ROWS[row], seed, weights, data, chosen.epochs)
+    return recipe_from(table, f"row {row}")
+
+
+def check_stages(folder: Path, recipe: Recipe) -> None:
+    """Exit if a row that is done was trained by other stages than it would be now."""
+    from tdc_train.recipe_file import recipe_to
+
+    done = json.loads((folder / "recipe.json").read_text())["stages"]
+    if done != json.loads(json.dumps(recipe_to(recipe)["stages"])):
+        sys.exit(f"{folder} was trained by another recipe: move it away, and the row is run again")
+
+
+def run_row(chosen: argparse.Namespace) -> None:
+    """Train one row, and evaluate what its last stages left on the test images."""
+    from tdc_train.data.registry import make_data
+    from tdc_train.training.run import fit
+
+    network, seed, row = chosen.row.split(",")
+    recipe = recipe_for(chosen, network, int(seed), row)
     here = row_folder(chosen.folder, network, int(seed), row)
     result = fit(recipe, here, resume=(here / "last.pt").exists(), device="cpu", threads=1)
     read = make_data(recipe.data.name, recipe.data.root, recipe.data.options)

@@ -39,10 +39,25 @@ def describe(cpuinfo: str) -> str:
     """`device_name` from the text of /proc/cpuinfo; nothing if it tells nothing."""
     fields = _fields(cpuinfo)
     name = fields.get("model name") or fields.get("hardware") or ""
-    told = {"family": "cpu family", "model": "model", "part": "cpu part"}
-    known = [f"{word} {fields[key]}" for word, key in told.items() if key in fields]
+    known = []
+    if "cpu family" in fields and "model" in fields:
+        known = [f"family {fields['cpu family']}", f"model {fields['model']}"]
+    known += _parts(cpuinfo)
     known += [kernel for kernel in _KERNELS if kernel in _flags(fields)]
     return f"{name or 'CPU'} ({', '.join(known)})" if known else name
+
+
+def _parts(cpuinfo: str) -> list[str]:
+    """The kinds of cores of an ARM processor, which may differ: implementer and part, as they come."""
+    told = [line.partition(":") for line in cpuinfo.lower().splitlines()]
+    values = {"cpu implementer": "", "cpu part": ""}
+    parts: dict[str, None] = {}
+    for key, _, value in told:
+        if (key := key.strip()) in values:
+            values[key] = value.strip()
+            if key == "cpu part":
+                parts[" part ".join(filter(None, values.values()))] = None
+    return list(parts)
 
 
 @lru_cache(maxsize=1)
@@ -51,7 +66,7 @@ def _cpuinfo() -> str:
 
 
 def _fields(cpuinfo: str) -> dict[str, str]:
-    """The first processor's, by names in lower case; what follows all processors ("Hardware") too."""
+    """By names in lower case: the first processor's, and what is said of all ("Hardware")."""
     fields: dict[str, str] = {}
     for line in cpuinfo.splitlines():
         key, colon, value = line.partition(":")

@@ -1,4 +1,4 @@
-"""What a processor is called: two that have other latencies never have one name."""
+"""What a processor is called: by all that tells it from those with other latencies."""
 
 from __future__ import annotations
 
@@ -21,9 +21,18 @@ ZEN4 = ZEN3.replace("model\t\t: 1", "model\t\t: 17").replace("avx2", "avx2 avx51
 ARM = """processor\t: 0
 Features\t: fp asimd crc32 asimddp
 CPU implementer\t: 0x41
-CPU part\t: 0xd0c
+CPU part\t: 0xd05
 
-Hardware\t: A board
+processor\t: 1
+CPU implementer\t: 0x41
+CPU part\t: 0xd0b
+
+processor\t: 2
+CPU implementer\t: 0x41
+CPU part\t: 0xd0b
+
+Hardware\t: A chip
+Model\t: A board
 """
 
 
@@ -38,8 +47,11 @@ def test_machines_that_hide_their_names_are_told_apart() -> None:
 @pytest.mark.parametrize(
     ("text", "name"),
     [
-        (ARM, "A board (part 0xd0c, asimd, asimddp)"),
-        (ARM.replace("Hardware", "Revision"), "CPU (part 0xd0c, asimd, asimddp)"),
+        (ARM, "A chip (0x41 part 0xd05, 0x41 part 0xd0b, asimd, asimddp)"),
+        (
+            ARM.replace("Hardware", "Revision").replace("0xd0b", "0xd05"),
+            "CPU (0x41 part 0xd05, asimd, asimddp)",
+        ),
         ("model name : Some CPU\n", "Some CPU"),
         ("nothing that is known\n", ""),
         ("", ""),

@@ -28,6 +28,7 @@ from tdc_deploy.samples import Samples
 from tests.helpers import Net, conv64, conv_net, network, relative, run
 
 UNSIGNED, SIGNED = Scheme("uint8"), Scheme("int8")
+SEVEN_BITS = (Scheme("uint8", 7), Scheme("int8", 7))
 
 
 def inputs(model: onnx.ModelProto, count: int = 8, seed: int = 0) -> NDArray[np.float32]:
@@ -74,7 +75,7 @@ def fake_quantised(x: NDArray[Any], low: float, high: float) -> NDArray[np.float
 
 
 # With weights of 8 bits the sum is not exact on processors without VNNI or AMX.
-@pytest.mark.parametrize("scheme", schemes_of_machine(), ids=str)
+@pytest.mark.parametrize("scheme", {*SEVEN_BITS, *schemes_of_machine()}, ids=str)
 @pytest.mark.parametrize("strides", [(1, 1), (2, 1)], ids=str)
 def test_one_layer_against_float64(scheme: Scheme, strides: tuple[int, int]) -> None:
     """Its inputs and weights rounded as the scheme says, the sum exact, the output to the nearest level.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,11 @@ torch = pytest.importorskip("torch")
 
 from tdc_train.models.registry import make_model
 from tdc_train.projections.sets import chosen_set
-from tdc_train.recipe_file import read_recipe, recipe_from, shipped_recipes
+from tdc_train.recipe_file import read_recipe, recipe_from, recipe_to, shipped_recipes
 from tdc_train.training.rebuild import fresh
 
 from benchmarks.constraint_rows import NETWORKS, ROWS, recipe_of
-from benchmarks.constraint_sets import HERE, RESULTS, places
+from benchmarks.constraint_sets import HERE, RESULTS, check_stages, places, recipe_for
 from benchmarks.training_arms import DATA
 
 
@@ -42,6 +44,18 @@ def test_a_trial_is_kept_apart_from_what_is_published() -> None:
     for rows, out in trials:
         assert folder in rows.parents
         assert out.parent == rows
+
+
+def test_a_row_of_another_recipe_is_not_taken_for_todays(tmp_path: Path) -> None:
+    chosen = argparse.Namespace(epochs=None, images=None)
+    recipe = recipe_for(chosen, "resnet20", 0, "2:4")
+    found = recipe_to(recipe)
+    (tmp_path / "recipe.json").write_text(json.dumps({**found, "model": "elsewhere"}))
+    check_stages(tmp_path, recipe)
+    found["stages"][0]["amp"] = True
+    (tmp_path / "recipe.json").write_text(json.dumps(found))
+    with pytest.raises(SystemExit, match="another recipe"):
+        check_stages(tmp_path, recipe)
 
 
 def test_the_shipped_recipes_have_sets_that_fit() -> None:

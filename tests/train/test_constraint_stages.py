@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -232,7 +232,8 @@ def test_a_sparse_basis_is_held_with_each_kernels_choice_and_only_coefficients_a
     assert relative(along[a != 0], (free @ b.flatten(1).T)[a != 0]) <= 1e-6
     unused = ~(a != 0).any(-1)
     assert unused.any() and not weight.grad.flatten(2)[unused].any()
-    step = torch.optim.SGD(net.parameters(), lr=0.5, momentum=0.9, weight_decay=0.1)
+    # Which scales each weight by itself, and so leaves the space.
+    step = torch.optim.AdamW(net.parameters(), lr=0.01, weight_decay=0.1)
     for _ in range(3):
         step.step()
         hold.after_step()
@@ -262,6 +263,40 @@ def test_a_weight_that_became_zero_may_move_again_after_resuming() -> None:
     resumed.after_step()
     assert net[1].weight[place].item() == 1.0
     assert int(net[1].weight.count_nonzero()) == 144
+
+
+def test_a_coefficient_that_became_zero_may_move_again_after_resuming() -> None:
+    net = conv_net()
+    held = Constraints({"1": SparseBasis(4, density=0.2)}, {}).projected(net).held
+    kind, first = cast(SparseBasis, held["1"]), Hold(net, held)
+    a, b = kind.factors(net[1].weight)
+    gone = a.clone()
+    place = tuple(a.nonzero()[0].tolist())
+    gone[place] = 0.0
+    with torch.no_grad():
+        net[1].weight.copy_(torch.einsum("mcd,dyx->mcyx", gone, b))
+    resumed = Hold(net, held)
+    resumed.load_state_dict(first.state_dict())
+    with torch.no_grad():
+        net[1].weight.copy_(torch.einsum("mcd,dyx->mcyx", a, b))
+    wanted = net[1].weight.detach().clone()
+    resumed.after_step()
+    assert relative(net[1].weight, wanted) <= 1e-6
+
+
+def test_a_checkpoint_that_held_other_layers_is_refused() -> None:
+    net = conv_net()
+    held = Constraints({"1": TopK(0.25)}, {}).projected(net).held
+    with pytest.raises(TdcError, match="holds no layer, which differs in '1'"):
+        Hold(net, held).load_state_dict({"masks": {}})
+
+
+def test_a_basis_that_the_weights_are_not_mixed_from_is_refused() -> None:
+    net = conv_net()
+    prepared = SparseBasis(4, density=0.2).prepared({"1": net[1].weight})
+    Constraints(prepared, {}).projected(net)
+    with pytest.raises(TdcError, match="not mixed from the kernels it is held in"):
+        Hold(net, prepared)
 
 
 class Pixels:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from tdc_train.constraints import Constraints
 from tdc_train.data.registry import make_data
+from tdc_train.projections.sets import SparseBasis
 from tdc_train.training import checkpoint, run
 from tdc_train.training.checkpoint import read_checkpoint
 from tdc_train.training.distributed import World, joined
 from tdc_train.training.evaluate import score
+from tdc_train.training.hold import Hold
 from tdc_train.training.losses import CrossEntropy
 from tdc_train.training.order import Moment, epoch_batches
 from tdc_train.training.rebuild import rebuilt
@@ -142,6 +147,32 @@ def test_an_earlier_stage_teaches_all_processes(tmp_path: Path) -> None:
     assert both(work) == [0, 0]
     fit(recipe, tmp_path / "one")
     assert apart(weights(tmp_path / "one"), weights(tmp_path / "two")) <= SAME
+
+
+def test_all_processes_hold_what_the_first_one_fitted(tmp_path: Path) -> None:
+    table = {"name": "sparse_basis", "density": 0.2}
+    stages = ({"kind": "admm", "epochs": 1, "set": table}, {"kind": "project"})
+    recipe = tiny(*stages, {"kind": "finetune", "epochs": 1}, **PLAIN)
+    settled, load = SparseBasis.settled, Hold.__init__
+
+    def rounded(kind: SparseBasis, weight: Tensor) -> SparseBasis:
+        found = settled(kind, weight)
+        # As another processor would.
+        off = 1 + 1e-9 * int(os.environ["RANK"])
+        return replace(found, start=tuple(tuple(off * x for x in row) for row in found.start))
+
+    def noted(hold: Hold, model: nn.Module, held: Mapping[str, SparseBasis]) -> None:
+        (tmp_path / os.environ["RANK"]).write_text(json.dumps(Constraints({}, held).to_json()))
+        load(hold, model, held)
+
+    def work() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(SparseBasis, "settled", rounded)
+            patch.setattr(Hold, "__init__", noted)
+            fit(recipe, tmp_path / "two")
+
+    assert both(work) == [0, 0]
+    assert (tmp_path / "0").read_text() == (tmp_path / "1").read_text() != ""
 
 
 def test_a_nan_on_one_process_stops_both(tmp_path: Path) -> None:

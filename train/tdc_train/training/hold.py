@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tdc_deploy.errors import TdcError
 from tdc_train.constraints import weights_of
 from tdc_train.projections.sets import ConstraintSet
 
@@ -70,6 +71,16 @@ class Hold:
         return {"masks": {path: space.mask for path, space in self._spaces.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken."""
+        """Go on where `state` was taken.
+
+        Raises:
+            TdcError: it holds other layers.
+        """
         masks: dict[str, Tensor] = state["masks"]
+        if other := sorted(set(masks) ^ set(self._spaces)):
+            raise TdcError(
+                f"a checkpoint that holds {', '.join(masks) or 'no layer'}, which differs in {other[0]!r}",
+                expected=f"one that holds {', '.join(self._spaces) or 'none'}",
+                fix="it is of another version: begin the stage again in a new folder",
+            )
         self._spaces = {path: self._spaces[path].with_mask(mask) for path, mask in masks.items()}

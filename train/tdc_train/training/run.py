@@ -212,7 +212,7 @@ class _Run:
     ) -> None:
         training = None if state is None else state.training
         if spec.set and training is None:
-            self.constraints = stages.aimed(spec, model, self.constraints)
+            self._settle(stages.aimed(spec, model, self.constraints))
         stages.check_amp(spec, self.world.device, self.warn)
         trainer = self._trainer(spec, model, plan, training)
         best, first = (-1.0, 0.0), 0
@@ -276,8 +276,9 @@ class _Run:
             figures = stages.fit_slices(spec, model, teacher, batches, self.warn)
         elif spec.kind == "project":
             if spec.set:
-                self.constraints = stages.aimed(spec, model, self.constraints)
-            self.constraints, figures = stages.projected(model, self.constraints)
+                self._settle(stages.aimed(spec, model, self.constraints))
+            projected, figures = stages.projected(model, self.constraints)
+            self._settle(projected)
         else:
             assert plan is not None
             model = stages.initialised(model, plan, spec.init.name, batches)
@@ -288,6 +289,12 @@ class _Run:
         self.world.share(model)
         self._keep(i, spec, model, figures, 0, (-1.0, 0.0), None)
         return model
+
+    def _settle(self, constraints: Constraints) -> None:
+        """Take the first process's: what is fitted to weights may differ in the last bits elsewhere."""
+        if self.world.size > 1:
+            constraints = Constraints.from_json(self.world.agreed(constraints.to_json()))
+        self.constraints = constraints
 
     def _keep(
         self,

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 Warn = Callable[[str], None]
 
-# Any of these, as Linux spells them, and torch's convolutions in bfloat16 are not emulated.
-BFLOAT16 = {"avx512bw", "avx512_bf16", "amx_bf16", "bf16"}
+# What computes in bfloat16, or at least converts, as Linux spells it.
+BFLOAT16 = {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}
 
 
 def plan_for(spec: RanksSpec, model: nn.Module) -> Plan:
@@ -191,8 +191,8 @@ def check_amp(spec: StageSpec, device: torch.device, warn: Warn) -> None:
     found = flags()
     if spec.amp and device.type == "cpu" and found and not found & BFLOAT16:
         warn(
-            f"stage {spec.name!r} has amp = true, but this processor computes bfloat16 without "
-            "instructions for it, many times slower than float32; amp = false trains faster here"
+            f"stage {spec.name!r} has amp = true, but this processor has no instructions for bfloat16, "
+            "which is several times slower than float32 without them: amp = false trains faster here"
         )
 
 

@@ -57,6 +57,8 @@ class KernelBasis(ConstraintSet):
         """A basis must be smaller than a kernel."""
         if len(shape) != 4 or shape[2] * shape[3] <= self.basis:
             return f"its kernels have no basis of {self.basis} that is smaller"
+        if self.start and len(self.start[0]) != shape[2] * shape[3]:
+            return f"the basis to begin with has kernels of {len(self.start[0])} places"
         return ""
 
     def prepared(self, weights: Mapping[str, Tensor]) -> dict[str, ConstraintSet]:

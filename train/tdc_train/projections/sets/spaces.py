@@ -56,22 +56,27 @@ class FixedBasis:
     def __call__(self, weight: Tensor) -> Tensor:
         """Each kernel's least-squares fit by those of the basis that it may have."""
         kernels = weight.flatten(0, 1).flatten(1)
+        order, counts, projectors = self._kinds
+        rows = kernels.index_select(0, order).split(counts)
+        found = [part @ by.to(part.dtype) for part, by in zip(rows, projectors, strict=True)]
         fitted = torch.zeros_like(kernels)
-        alive, kinds, projectors = self._projectors
-        chosen = projectors.to(kernels.dtype)[kinds]
-        fitted[alive] = torch.bmm(kernels[alive][:, None], chosen)[:, 0]
+        if found:
+            fitted.index_copy_(0, order, torch.cat(found))
         return fitted.reshape(weight.shape)
 
     @cached_property
-    def _projectors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Which kernels have coefficients [M·C], the kind of support that each of those has, and for each
-        kind the projector [2^d, k², k²].
+    def _kinds(self) -> tuple[Tensor, list[int], list[Tensor]]:
+        """The kernels that have coefficients, by the choice they have; how many of each choice, and its
+        projector [k², k²]. So a step waits for nothing that a GPU computes.
         """
         rows = self.basis.flatten(1)
-        kinds = support_kinds(self.mask).flatten()
-        choices = supports(len(rows), rows)[:, :, None] * rows
-        alive = kinds > 0
-        return alive, kinds[alive], torch.linalg.pinv(choices) @ choices
+        kinds, order = support_kinds(self.mask).flatten().sort(stable=True)
+        present, counts = kinds.unique_consecutive(return_counts=True)
+        choices = supports(len(rows), rows)[present][:, :, None] * rows
+        projectors = torch.linalg.pinv(choices) @ choices
+        dead = int((kinds == 0).sum())
+        first = 1 if dead else 0
+        return order[dead:], counts[first:].tolist(), list(projectors[first:])
 
 
 def supports(count: int, like: Tensor) -> Tensor:

@@ -25,6 +25,9 @@ from tdc_train.projections.sets.kernel_basis import KernelBasis
 from tdc_train.projections.sets.spaces import FixedBasis, support_kinds, supports
 from tdc_train.projections.sets.top_k import kept_of_each, largest
 
+# Of float32 weights, which a fit of factors finds again to some 1e-7.
+SAME = 1e-4
+
 
 @dataclass(frozen=True)
 class SparseBasis(KernelBasis):
@@ -32,10 +35,10 @@ class SparseBasis(KernelBasis):
     Inference", ICML 2020).
 
     With `scope = "network"` the density is of all layers together: each may keep as many as are among the
-    largest of the trained weights' there.
+    largest of the trained weights' there, and at least one.
 
-    Training inside keeps the basis of the projection and each kernel's choice of it: gradients and steps
-    are of the coefficients. Choosing anew after each step undoes more than a step learns.
+    Training inside keeps the basis of the projection and each kernel's choice of it, so that only the
+    coefficients move. Choosing anew after each step undoes more than a step learns.
 
     Bits: float32 coefficients, bitmap or gaps; the basis kernels are shared. Multiply-adds: the basis
     kernels on each input channel, and the nonzero coefficients.
@@ -61,8 +64,7 @@ class SparseBasis(KernelBasis):
             if self.kept
             else f"coefficients of density {self.density:g}"
         )
-        of = " of the network" if self.scope == "network" else ""
-        return f"{self.basis} basis kernels, {share}{of}"
+        return f"{self.basis} basis kernels, {share}"
 
     def prepared(self, weights: Mapping[str, Tensor]) -> dict[str, ConstraintSet]:
         """Each with its trained weight's basis to begin with; of a network, how many coefficients each
@@ -92,7 +94,7 @@ class SparseBasis(KernelBasis):
             macs=member.shape[1] * basis.numel() + int(coefficients.count_nonzero()),
         )
 
-    def settled(self, weight: Tensor) -> ConstraintSet:
+    def settled(self, weight: Tensor) -> SparseBasis:
         """The set that begins with the basis of the weight's member, and so finds it again."""
         _, basis = self.factors(weight)
         return replace(self, start=tuple(map(tuple, basis.flatten(1).tolist())))
@@ -100,10 +102,21 @@ class SparseBasis(KernelBasis):
     def space(self, member: Tensor) -> FixedBasis:
         """Of the basis to begin with, which is a settled set's member's to the last bit, and the member's
         choice.
+
+        Raises:
+            TdcError: the set is not settled for this member.
         """
+        member = member.detach()
         coefficients, fitted = self.factors(member)
         rows = fitted.new_tensor(self.start or fitted.flatten(1).tolist())
-        return FixedBasis(coefficients != 0, rows.reshape(fitted.shape))
+        space = FixedBasis(coefficients != 0, rows.reshape(fitted.shape))
+        if not float((space(member) - member).norm()) <= SAME * float(member.norm()):
+            raise TdcError(
+                f"a weight of shape {tuple(member.shape)} that is not mixed from the kernels it is held in",
+                expected=f"a member of {self.describe()}",
+                fix="it is of another version: project it again",
+            )
+        return space
 
     def _coefficients(self, kernels: Tensor, basis: Tensor) -> Tensor:
         """Those that put most into their kernels."""
