@@ -129,7 +129,8 @@ def test_units_and_orientation_make_no_difference() -> None:
     for other, factor in ((matrix.T, 1.0), (matrix * 1e-120, 1e-120), (matrix * 1e120, 1e120)):
         again = vbmf(other)
         assert again.rank == found.rank == 3
-        assert np.abs(again.values / factor / found.values - 1).max() <= 1e-9
+        # The noise is where a function is least, which rounding hides within the root of 1e-16.
+        assert np.abs(again.values / factor / found.values - 1).max() <= 1e-7
 
 
 def test_a_kernels_ranks_are_those_of_its_modes() -> None:
