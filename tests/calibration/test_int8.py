@@ -75,7 +75,7 @@ def fake_quantised(x: NDArray[Any], low: float, high: float) -> NDArray[np.float
 
 
 # With weights of 8 bits the sum is not exact on processors without VNNI or AMX.
-@pytest.mark.parametrize("scheme", {*SEVEN_BITS, *schemes_of_machine()}, ids=str)
+@pytest.mark.parametrize("scheme", dict.fromkeys([*SEVEN_BITS, *schemes_of_machine()]), ids=str)
 @pytest.mark.parametrize("strides", [(1, 1), (2, 1)], ids=str)
 def test_one_layer_against_float64(scheme: Scheme, strides: tuple[int, int]) -> None:
     """Its inputs and weights rounded as the scheme says, the sum exact, the output to the nearest level.
