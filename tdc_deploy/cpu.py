@@ -35,6 +35,8 @@ def available_cpus() -> int:
     return os.cpu_count() or 1
 
 
+# Every key of the store asks for it, and a server's text is of thousands of lines.
+@lru_cache(maxsize=1)
 def describe(cpuinfo: str) -> str:
     """`device_name` from the text of /proc/cpuinfo; nothing if it tells nothing."""
     fields = _fields(cpuinfo)

@@ -145,6 +145,24 @@ def check_one_of(name: str, value: object, known: tuple[str, ...]) -> None:
         raise TdcError(f"{name} is {value!r}", expected=f"one of {', '.join(known)}")
 
 
+def check_share(density: object, scope: object, kept: object) -> None:
+    """Raise TdcError unless they say how much stays, of each layer or of the network (`kept_of`)."""
+    check_density("density", density)
+    check_one_of("scope", scope, ("layer", "network"))
+    check_whole("kept", kept, 0, 1 << 62)
+
+
+def kept_of(density: float, scope: str, kept: int, total: int) -> int:
+    """How many of a layer's `total` stay: `kept`, or that share; at least one.
+
+    Raises:
+        TdcError: the density is of the network, and the set is not prepared.
+    """
+    if scope == "network" and not kept:
+        raise TdcError("a density of the network for one layer", expected="prepared sets")
+    return min(kept, total) or count_of(density, total)
+
+
 def count_of(density: float, total: int) -> int:
     """How many a share of all is; at least one."""
     return min(total, max(1, round(density * total)))

@@ -14,11 +14,9 @@ from tdc_train.projections.sets.base import (
     FLOAT_BITS,
     ConstraintSet,
     Footprint,
-    check_density,
-    check_one_of,
-    check_whole,
-    count_of,
+    check_share,
     footprint_of,
+    kept_of,
 )
 from tdc_train.projections.sets.indices import sparse_bits
 from tdc_train.projections.sets.kernel_basis import KernelBasis
@@ -53,9 +51,7 @@ class SparseBasis(KernelBasis):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_density("density", self.density)
-        check_one_of("scope", self.scope, ("layer", "network"))
-        check_whole("kept", self.kept, 0, 1 << 62)
+        check_share(self.density, self.scope, self.kept)
 
     def describe(self) -> str:
         """The set in a few words."""
@@ -120,10 +116,8 @@ class SparseBasis(KernelBasis):
 
     def _coefficients(self, kernels: Tensor, basis: Tensor) -> Tensor:
         """Those that put most into their kernels."""
-        if self.scope == "network" and not self.kept:
-            raise TdcError("a density of the network for one layer", expected="prepared sets")
         a = kernels @ torch.linalg.pinv(basis)
-        count = min(self.kept, a.numel()) or count_of(self.density, a.numel())
+        count = kept_of(self.density, self.scope, self.kept, a.numel())
         return a * largest(_sizes(a, basis).flatten(), count).reshape(a.shape)
 
     def _refitted(self, kernels: Tensor, a: Tensor, basis: Tensor) -> Tensor:

@@ -9,16 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tdc_deploy.errors import TdcError
 from tdc_train.projections.sets.base import (
     FLOAT_BITS,
     ConstraintSet,
     Footprint,
-    check_density,
-    check_one_of,
-    check_whole,
+    check_share,
     count_of,
     footprint_of,
+    kept_of,
 )
 from tdc_train.projections.sets.indices import sparse_bits
 
@@ -39,9 +37,7 @@ class TopK(ConstraintSet):
     kept: int = 0
 
     def __post_init__(self) -> None:
-        check_density("density", self.density)
-        check_one_of("scope", self.scope, ("layer", "network"))
-        check_whole("kept", self.kept, 0, 1 << 62)
+        check_share(self.density, self.scope, self.kept)
 
     def describe(self) -> str:
         """The set in a few words."""
@@ -61,14 +57,8 @@ class TopK(ConstraintSet):
         return footprint_of(member, value_bits=values, index_bits=indices)
 
     def _nearest(self, weight: Tensor) -> Tensor:
-        if self.scope == "network" and not self.kept:
-            raise TdcError("a density of the network for one layer", expected="prepared sets")
-        return weight * largest(weight.abs().flatten(), self._count(weight.numel())).reshape(
-            weight.shape
-        )
-
-    def _count(self, total: int) -> int:
-        return min(self.kept, total) or count_of(self.density, total)
+        count = kept_of(self.density, self.scope, self.kept, weight.numel())
+        return weight * largest(weight.abs().flatten(), count).reshape(weight.shape)
 
 
 def kept_of_each(sizes: Sequence[Tensor], density: float) -> list[int]:
