@@ -18,7 +18,7 @@ from tdc_deploy.ranks.choices import Choices, OnnxRuntimeChoices
 from tdc_deploy.ranks.milp import Selected
 from tdc_deploy.ranks.sensitivity import with_sensitivities
 from tdc_deploy.ranks.table import CostTable, build_table
-from tdc_deploy.search import Search, Tried
+from tdc_deploy.search import Search, Tried, first_scale
 from tdc_deploy.source import Source
 from tdc_deploy.types import check_number
 
@@ -128,7 +128,8 @@ def make_plan(
     table = with_sensitivities(table, evaluator.error_alone(), kept.errors, progress)
     table = evaluator.with_roundings(table, progress)
     solver = MilpSolver() if goal.solver == "milp" else TdcSolver(goal.theta)
-    search = Search(table, dense_ms, solver, evaluator.trial, progress)
+    scale = first_scale(table, dense_ms)
+    search = Search(table, dense_ms, solver, evaluator.trial, progress, scale=scale)
     best = _run(search, goal)
     if watch is not None:
         watch(search)

@@ -5,6 +5,8 @@ error of its output. Both models have one factor, which each measurement of a wh
 
     time ratio = 1 − scale · (Σ dense latency − Σ chosen latency) / dense network's latency
     output error² = gain · Σ layer penalties
+
+On a busy machine the layers can seem to save more than the network takes: a ratio is never below 0.
 """
 
 from __future__ import annotations
@@ -94,7 +96,7 @@ class Search:
         """Measure a selection, and correct the two factors by what came out."""
         self.progress("measuring whole networks", len(self.tried), BUDGET_ROUNDS + ERROR_ROUNDS)
         saved = self.table.saved_ms(selection)
-        predicted = 1 - self.scale * saved / self.dense_ms
+        predicted = self.predicted_ratio(saved)
         penalty = self.table.penalty(selection)
         predicted_error = math.sqrt(self.gain * penalty)
         done = Tried(selection, predicted, self.evaluate(selection), predicted_error)
@@ -117,6 +119,10 @@ class Search:
                 return
             # Aim at the middle of what is accepted, since the next measurement has its own noise.
             aim = budget * (1 - BUDGET_SLACK / 2)
+
+    def predicted_ratio(self, saved_ms: float) -> float:
+        """The share of the dense time that is left where layers, alone, save this much."""
+        return max(0.0, 1 - self.scale * saved_ms / self.dense_ms)
 
     def predicted_within(self, ratio: float) -> Selected:
         """The best selection that is predicted to take this share of the dense time; where none is, the
@@ -165,6 +171,11 @@ class Search:
     def _all_dense(self) -> Tried:
         dense = {name: row.candidates[0] for name, row in self.table.rows.items()}
         return Tried(dense, 1.0, Trial(1.0, 0.0))
+
+
+def first_scale(table: CostTable, dense_ms: float) -> float:
+    """The scale before a network was measured: 1, or less if the layers, alone, take longer than all."""
+    return min(1.0, dense_ms / table.dense_ms)
 
 
 def _fastest_then_best_predicted(tried: Tried) -> tuple[float, float]:

@@ -22,6 +22,7 @@ from tdc_deploy.search import (
     Search,
     Solver,
     Tried,
+    first_scale,
 )
 from tests.ranks.tables import realistic_table
 
@@ -270,3 +271,32 @@ def test_factors_are_learned(table: CostTable) -> None:
     assert search.scale == pytest.approx(0.7) and search.gain == pytest.approx(3.0)
     assert first.predicted < first.trial.ratio
     assert second.predicted == pytest.approx(second.trial.ratio)
+
+
+@pytest.mark.parametrize("budget", [None, 0.4])
+def test_layers_that_alone_took_longer_than_the_network(
+    table: CostTable, budget: float | None
+) -> None:
+    """As on a machine that was busy while the layers were measured."""
+    dense_ms = table.dense_ms / 3
+
+    def evaluate(selection: Selected) -> Trial:
+        return Trial(1 - table.saved_ms(selection) / table.dense_ms, 0.1)
+
+    scale = first_scale(table, dense_ms)
+    search = Search(table, dense_ms, MilpSolver(), evaluate, no_progress, scale=scale)
+    best = search.run(budget, 0.5)
+    assert search.tried[0].predicted == pytest.approx(search.tried[0].trial.ratio)
+    assert best.trial.ratio <= (budget or 0.4)
+
+
+def test_the_first_scale_is_one_where_layers_leave_time_for_the_rest(table: CostTable) -> None:
+    assert first_scale(table, table.dense_ms / 0.8) == 1
+
+
+def test_no_network_is_predicted_to_take_less_than_no_time(table: CostTable) -> None:
+    search = World(table).search()
+    search.scale = 100.0
+    done = search.try_selection(milp.least_latency(table, 0.5))
+    assert done.predicted == 0
+    assert 0 < done.trial.ratio < 1

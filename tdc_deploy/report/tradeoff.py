@@ -55,9 +55,8 @@ def frontier(search: Search) -> tuple[Point, ...]:
         selection = milp.least_error(table, table.dense_ms - sum(gap) / 2)
         if selection is not None:
             found[table.saved_ms(selection)] = table.penalty(selection)
-    per_ms = search.scale / search.dense_ms
     points = [
-        Point(search.share * (1 - per_ms * saved), math.sqrt(search.gain * penalty))
+        Point(search.share * search.predicted_ratio(saved), math.sqrt(search.gain * penalty))
         for saved, penalty in found.items()
     ]
     return tuple(_undominated(points))

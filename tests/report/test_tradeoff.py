@@ -112,3 +112,9 @@ def test_networks_that_were_ruined_are_not_drawn() -> None:
 
 def test_without_a_search_there_is_none() -> None:
     assert trade_off([]) is None
+
+
+def test_no_point_takes_less_than_no_time() -> None:
+    points = frontier(search_of(random_table(np.random.default_rng(0), 4, 6), scale=50.0))
+    assert points[0].ratio == 0
+    assert all(a.ratio < b.ratio for a, b in itertools.pairwise(points))

@@ -24,7 +24,7 @@ from tdc_deploy.ranks.choices import Choices, OnnxRuntimeChoices
 from tdc_deploy.ranks.milp import Selected
 from tdc_deploy.ranks.table import CostTable, Row, build_table, latency
 from tdc_deploy.samples import Samples, input_types, random_samples, read_samples
-from tdc_deploy.search import Search
+from tdc_deploy.search import Search, first_scale
 from tdc_deploy.source import Source, read_source
 from tdc_deploy.types import Candidate, ConvLayer, Precision
 from tdc_train.conversion import decomposable
@@ -103,7 +103,8 @@ class Bench:
         # Of the layers that the search changes; the others' times stand on both sides.
         chosen = CostTable(rows)
         dense_ms = self.evaluator.dense_ms
-        search = Search(chosen, dense_ms, MilpSolver(), self.trial, progress)
+        scale = first_scale(chosen, dense_ms)
+        search = Search(chosen, dense_ms, MilpSolver(), self.trial, progress, scale=scale)
         search.try_selection(search.predicted_within(budget))
         return Space(chosen, dense_ms, search.scale, backend.describe(), profiler.measured)
 
