@@ -6,8 +6,8 @@ Every (network, seed, row) is a folder in `folder`, trained with one thread in a
 that is there is not run again, one that was stopped goes on. All start from the dense networks in
 `benchmarks/checkpoints`, which the seeds share; the row `dense` trains on for as many epochs as the longest
 of the others. All is float32: bfloat16 halves the time on processors with AMX, but takes ten times as long
-on those without AVX-512. Writes the results beside each method's headline as JSON, and prints them. A trial
-has a folder of its own in `folder`, and its results stay there.
+on those without AVX-512. Joins the results, beside each method's headline, to those of other seeds in the
+JSON, and prints them. A trial has a folder of its own in `folder`, and its results stay there.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.constraint_rows import DENSE, NETWORKS, ROWS, recipe_of
+from benchmarks.constraint_table import figures_of, folder_name, joined, print_rows
 from benchmarks.training import write_json
 from benchmarks.training_arms import DATA
 
@@ -62,9 +62,9 @@ def main() -> None:
     run_rows(chosen, rows)
     known = json.loads(chosen.out.read_text()) if chosen.out.exists() else {}
     for network in chosen.networks.split(","):
-        found = {row: summary(chosen.folder, network, seeds, row) for row in names}
-        known[network] = {**known.get(network, {}), **found}
-        print_rows(network, found)
+        folders = {seed: chosen.folder / network / f"seed{seed}" for seed in seeds}
+        known[network] = joined(known.get(network, {}), figures_of(folders, names))
+        print_rows(network, known[network])
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(chosen.out, known)
 
@@ -100,7 +100,7 @@ def run_rows(chosen: argparse.Namespace, rows: list[tuple[str, int, str]]) -> No
 
 
 def row_folder(folder: Path, network: str, seed: int, row: str) -> Path:
-    return folder / network / f"seed{seed}" / row.replace(":", "of")
+    return folder / network / f"seed{seed}" / folder_name(row)
 
 
 def recipe_for(chosen: argparse.Namespace, network: str, seed: int, row: str) -> Recipe:
@@ -158,51 +158,6 @@ def evaluate(checkpoint: Path, data: Data) -> dict[str, Any]:
         "compression": found["compression"],
         "layers": found["layers"],
     }
-
-
-def summary(folder: Path, network: str, seeds: list[int], row: str) -> dict[str, Any]:
-    """A row's figures over the seeds; accuracy in points against the dense row of the same seed."""
-    read = [_read(folder, network, seed, row) for seed in seeds]
-    dense = [_last(_read(folder, network, seed, DENSE)) for seed in seeds]
-    last = [_last(one) for one in read]
-    points = [100 * (a["accuracy"] - b["accuracy"]) for a, b in zip(last, dense, strict=True)]
-    residuals = [e["admm_final"] for one in read for e in one["log"] if "admm_final" in e]
-    projected = [s["accuracy"] for one in read for n, s in one["stages"].items() if n == "project"]
-    return {
-        "paper": ROWS[row].paper,
-        "sets": list(ROWS[row].sets),
-        "seeds": seeds,
-        "accuracy": [one["accuracy"] for one in last],
-        "accuracy_after_projection": projected,
-        "points_to_dense": points,
-        "points_mean": fmean(points),
-        "macs_share": fmean(a["macs"] / b["macs"] for a, b in zip(last, dense, strict=True)),
-        "compression": fmean(one["compression"] for one in last),
-        "admm_relative_primal_residual": residuals,
-        # Of the processor: a row takes longer beside other work.
-        "cpu_seconds": [one["cpu_seconds"] for one in read],
-    }
-
-
-def _read(folder: Path, network: str, seed: int, row: str) -> dict[str, Any]:
-    path = row_folder(folder, network, seed, row) / "row.json"
-    return dict(json.loads(path.read_text()))
-
-
-def _last(row: dict[str, Any]) -> dict[str, Any]:
-    return dict(list(row["stages"].values())[-1])
-
-
-def print_rows(network: str, found: dict[str, dict[str, Any]]) -> None:
-    print(f"\n{network}")
-    print(f"{'':16}{'size':>8}{'MACs':>8}{'projected':>11}{'tuned':>9}{'points':>9}  paper")
-    for row, figures in found.items():
-        projected = figures["accuracy_after_projection"]
-        after = f"{100 * fmean(projected):.2f}%" if projected else ""
-        print(
-            f"{row:16}{1 / figures['compression']:8.3f}{figures['macs_share']:8.3f}{after:>11}"
-            f"{100 * fmean(figures['accuracy']):8.2f}%{figures['points_mean']:+9.2f}  {figures['paper']}"
-        )
 
 
 if __name__ == "__main__":
