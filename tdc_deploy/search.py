@@ -12,8 +12,8 @@ On a busy machine the layers can seem to save more than the network takes: a rat
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from tdc_deploy.evaluate import Trial
@@ -24,11 +24,19 @@ from tdc_deploy.ranks.table import CostTable
 BUDGET_ROUNDS = 5
 ERROR_ROUNDS = 8
 
+# Where those for the budget end above it: the fastest selection, and one with what that taught.
+FASTEST_ROUNDS = 2
+
+ROUNDS = BUDGET_ROUNDS + FASTEST_ROUNDS + ERROR_ROUNDS
+
 # A measured ratio this far under the budget leaves room to spend on a smaller error.
 BUDGET_SLACK = 0.04
 
 # The same for the error limit.
 ERROR_SLACK = 0.08
+
+# A network that saves nothing of what its layers save alone leaves this share of the scale.
+LEAST_CORRECTION = 0.1
 
 # A prediction further off than this is corrected, and tried again, before it is reported.
 PREDICTION_TOLERANCE = 0.1
@@ -85,24 +93,30 @@ class Search:
         """
         if budget is not None:
             self._meet_budget(budget)
-            best = self._best_in_budget(budget)
-            if best.trial.error <= max_error and best.trial.ratio <= 1:
+            best = _least_error([t for t in self.tried if t.trial.ratio <= budget])
+            if best is not None and best.trial.error <= max_error:
                 return best
         self._meet_error(max_error)
         feasible = [t for t in self.tried if t.trial.error <= max_error]
-        return min([*feasible, self._all_dense()], key=_fastest_then_best_predicted)
+        best = _least_error([t for t in feasible if budget is not None and t.trial.ratio <= budget])
+        return best or min([*feasible, self._all_dense()], key=_fastest_then_best_predicted)
 
     def try_selection(self, selection: Selected) -> Tried:
         """Measure a selection, and correct the two factors by what came out."""
-        self.progress("measuring whole networks", len(self.tried), BUDGET_ROUNDS + ERROR_ROUNDS)
+        self.progress("measuring whole networks", len(self.tried), ROUNDS)
         saved = self.table.saved_ms(selection)
         predicted = self.predicted_ratio(saved)
         penalty = self.table.penalty(selection)
         predicted_error = math.sqrt(self.gain * penalty)
-        done = Tried(selection, predicted, self.evaluate(selection), predicted_error)
+        trial = self.evaluate(selection)
+        if selection == self._all_dense().selection:
+            # Against itself, its time would differ from 1 by noise alone.
+            trial = replace(trial, ratio=1.0)
+        done = Tried(selection, predicted, trial, predicted_error)
         self.tried.append(done)
-        if saved > 0 and done.trial.ratio < 1:
-            self.scale = (1 - done.trial.ratio) * self.dense_ms / saved
+        if saved > 0:
+            scale = (1 - trial.ratio) * self.dense_ms / saved
+            self.scale = max(scale, LEAST_CORRECTION * self.scale)
         if penalty > 0 and 0 < done.trial.error < math.inf:
             self.gain = done.trial.error**2 / penalty
         return done
@@ -116,9 +130,20 @@ class Search:
             ratio = done.trial.ratio
             off = abs(done.predicted - ratio) > PREDICTION_TOLERANCE * ratio
             if again or (budget * (1 - BUDGET_SLACK) <= ratio <= budget and not off):
-                return
+                break
             # Aim at the middle of what is accepted, since the next measurement has its own noise.
             aim = budget * (1 - BUDGET_SLACK / 2)
+        if not any(tried.trial.ratio <= budget for tried in self.tried):
+            self._try_fastest(aim, budget)
+
+    def _try_fastest(self, aim: float, budget: float) -> None:
+        """Layers may save less and less in the network, so that what is aimed at stays out of reach."""
+        fastest = self.solver.within_error(self.table, math.inf)
+        seen = [tried.selection for tried in self.tried]
+        if fastest not in seen and self.try_selection(fastest).trial.ratio <= budget:
+            between = self.predicted_within(aim)
+            if between not in [*seen, fastest]:
+                self.try_selection(between)
 
     def predicted_ratio(self, saved_ms: float) -> float:
         """The share of the dense time that is left where layers, alone, save this much."""
@@ -131,12 +156,6 @@ class Search:
         limit = self.table.dense_ms - (1 - ratio) * self.dense_ms / self.scale
         selection = self.solver.within_latency(self.table, limit)
         return self.solver.within_error(self.table, math.inf) if selection is None else selection
-
-    def _best_in_budget(self, budget: float) -> Tried:
-        meeting = [t for t in self.tried if t.trial.ratio <= budget]
-        if meeting:
-            return min(meeting, key=lambda t: (t.trial.error, abs(t.predicted - t.trial.ratio)))
-        return min(self.tried, key=_fastest_then_best_predicted)
 
     def _meet_error(self, max_error: float) -> None:
         """Find the largest sum of layer errors whose network keeps the limit."""
@@ -178,6 +197,10 @@ def first_scale(table: CostTable, dense_ms: float) -> float:
     return min(1.0, dense_ms / table.dense_ms)
 
 
-def _fastest_then_best_predicted(tried: Tried) -> tuple[float, float]:
+def _least_error(tried: Sequence[Tried]) -> Tried | None:
     """The same network may have been tried before and after a correction of the prediction."""
+    return min(tried, key=lambda t: (t.trial.error, abs(t.predicted - t.trial.ratio)), default=None)
+
+
+def _fastest_then_best_predicted(tried: Tried) -> tuple[float, float]:
     return tried.trial.ratio, abs(tried.predicted - tried.trial.ratio)

@@ -19,6 +19,7 @@ from tdc_deploy.search import (
     BUDGET_SLACK,
     ERROR_ROUNDS,
     PREDICTION_TOLERANCE,
+    ROUNDS,
     Search,
     Solver,
     Tried,
@@ -83,7 +84,11 @@ def total_error(selection: Selected) -> float:
 
 
 def is_dense(tried: Tried) -> bool:
-    return all(candidate.form == "dense" for candidate in tried.selection.values())
+    return not not_dense(tried.selection)
+
+
+def not_dense(selection: Selected) -> bool:
+    return any(candidate.form != "dense" for candidate in selection.values())
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +260,7 @@ def test_every_network_that_was_measured_is_kept(table: CostTable) -> None:
     search = Search(table, world.dense_ms, MilpSolver(), world, lambda *call: calls.append(call))
     best = search.run(0.5, 0.2)
     assert best in search.tried
-    assert len(calls) == len(search.tried) <= BUDGET_ROUNDS + ERROR_ROUNDS
+    assert len(calls) == len(search.tried) <= ROUNDS
     assert [done for _, done, _ in calls] == list(range(len(calls)))
     assert all(done < total for _, done, total in calls)
     for tried in search.tried:
@@ -288,6 +293,51 @@ def test_layers_that_alone_took_longer_than_the_network(
     best = search.run(budget, 0.5)
     assert search.tried[0].predicted == pytest.approx(search.tried[0].trial.ratio)
     assert best.trial.ratio <= (budget or 0.4)
+
+
+@pytest.mark.parametrize("max_error", [0.9, math.inf])
+@pytest.mark.parametrize("budget", [0.505, 0.53])
+def test_a_budget_that_only_the_fastest_come_near(
+    table: CostTable, budget: float, max_error: float
+) -> None:
+    """Layers save less and less in the network, as where each costs the time of its calls."""
+    most = table.saved_ms(milp.least_latency(table, math.inf))
+
+    def evaluate(selection: Selected) -> Trial:
+        saved = table.saved_ms(selection) / most
+        return Trial(0.45 + 0.55 * math.exp(-2.4 * saved), math.sqrt(total_error(selection)))
+
+    search = Search(table, table.dense_ms / 0.75, MilpSolver(), evaluate, no_progress)
+    best = search.run(budget, max_error)
+    assert best.trial.ratio <= budget
+    assert best.trial.error <= max_error
+    assert len(search.tried) <= ROUNDS
+
+
+@pytest.mark.parametrize("noise", [0.99, 1.01])
+def test_the_dense_network_is_as_fast_as_itself(table: CostTable, noise: float) -> None:
+    dense = milp.least_latency(table, 0.0)
+    search = Search(table, table.dense_ms, MilpSolver(), lambda _: Trial(noise, 1e-7), no_progress)
+    assert search.try_selection(dense).trial == Trial(1.0, 1e-7)
+    assert is_dense(search.run(1.0, 0.1))
+
+
+def test_savings_that_small_changes_do_not_bring_are_looked_for_in_larger_ones(
+    table: CostTable,
+) -> None:
+    """The first layers to be decomposed cost something in the network, and all but the fastest win."""
+    world = World(table, scale=0.5)
+
+    def evaluate(selection: Selected) -> Trial:
+        trial = world(selection)
+        return Trial(trial.ratio + 0.06, trial.error) if not_dense(selection) else trial
+
+    search = Search(table, world.dense_ms, MilpSolver(), evaluate, no_progress)
+    best = search.run(0.95, math.inf)
+    assert search.tried[0].trial.ratio > 1
+    assert best.trial.ratio <= 0.95
+    fastest = evaluate(milp.least_latency(table, math.inf))
+    assert best.trial.error < 0.5 * fastest.error
 
 
 def test_the_first_scale_is_one_where_layers_leave_time_for_the_rest(table: CostTable) -> None:
