@@ -9,7 +9,7 @@ from tdc_deploy.compress import last_node, nodes_of
 from tdc_deploy.engine_forms import FUSED, SOURCE, Built
 from tdc_deploy.plan_file import Plan
 from tdc_deploy.profiling.analytical.model import PrecisionName
-from tdc_deploy.types import Precision
+from tdc_deploy.types import DENSE, Candidate, Precision
 
 
 def chain_forms(plan: Plan | None, chosen: Built, built: Mapping[str, Built]) -> dict[str, str]:
@@ -41,7 +41,16 @@ def as_built(
         kept = nodes_of(name) & set(chosen.prepared.exact)
         held: Precision = "fp16" if precision == "fp16" and not kept else "fp32"
         candidate = replace(choice.candidate, precision="int8" if name in chosen.int8 else held)
-        if chains.get(name) in ("fused", "native") and candidate.form == "tucker2":
-            candidate = replace(candidate, implementation=chains[name])  # type: ignore[arg-type]
+        if candidate.form == "tucker2":
+            candidate = _as_shipped(candidate, chains.get(name), choice.dense_ms)
         layers[name] = replace(choice, candidate=candidate)
     return replace(plan, layers=layers)
+
+
+def _as_shipped(candidate: Candidate, chain: str | None, dense_ms: float | None) -> Candidate:
+    """A layer that was planned as a chain, which may have been taken back."""
+    if chain == "dense":
+        return replace(DENSE, precision=candidate.precision, latency_ms=dense_ms)
+    if chain in ("fused", "native"):
+        return replace(candidate, implementation=chain)  # type: ignore[arg-type]
+    return candidate

@@ -173,7 +173,7 @@ def choose(
 def slower_than_source(chosen: Built, built: Mapping[str, Built]) -> list[str]:
     """A warning if the source's own form, kept out by its error, would have been faster."""
     own = next(iter(built.values()))
-    if chosen is own or not chosen.ratio.value > own.ratio.value:
+    if chosen is own or not chosen.ratio.lower > 1:
         return []
     return [
         f"the {chosen.form} engine is slower than the model that came in (time {chosen.ratio.value:.3f}): "

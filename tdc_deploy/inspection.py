@@ -187,7 +187,9 @@ def _info(entry: Entry, measured: float | None, sidecar: dict[str, Any] | None) 
 def _planned(name: str, sidecar: dict[str, Any] | None) -> dict[str, Any]:
     plan = (sidecar or {}).get("plan") or {}
     found: dict[str, Any] = plan.get("layers", {}).get(name, {})
-    return found
+    # Of a source that is shipped as it is, the plan is what was refused.
+    refused = bool(found) and sidecar is not None and sidecar["decision"] == "source"
+    return {"latency_ms": found.get("dense_ms")} if refused else found
 
 
 def _unknown(name: str, reason: str) -> LayerInfo:

@@ -224,6 +224,6 @@ def _missed(best: Tried, table: CostTable, goal: Goal) -> list[str]:
     if budget is None or best.trial.ratio <= budget:
         return []
     return [
-        f"the latency budget of {budget:.3g} was not met: the fastest plan found within the error "
-        f"limit of {goal.max_error:.3g} takes {best.trial.ratio:.3f} of the dense time"
+        f"the latency budget of {budget:.3g} was not met: the fastest plan found with an error of at "
+        f"most {goal.max_error:.3g} takes {best.trial.ratio:.3f} of the dense time"
     ]

@@ -24,7 +24,7 @@ from tdc_deploy.sidecar import read_sidecar
 from tdc_deploy.source import read_source
 from tdc_deploy.strict_json import dumps
 from tdc_deploy.tucker.cost import chain_cost, dense_cost
-from tdc_deploy.types import Candidate, ConvLayer, Implementation, Ranks, Ratio
+from tdc_deploy.types import DENSE, Candidate, ConvLayer, Implementation, Ranks, Ratio
 from tdc_deploy.verify import Comparison
 from tests.builders import LAYERS
 from tests.fake_gpu_times import LAUNCH_MS, MACS_PER_MS, REST_MS, FakeGpu
@@ -327,6 +327,9 @@ def test_a_layer_that_is_best_dense_is_left_dense(
     artifact = build(folder)
     assert chains_of(folder) == {"conv1": "fused", "conv2": "dense", "conv3": "fused"}
     assert artifact.ratio.value < 1
+    assert sorted(artifact.plan.selection) == ["conv1", "conv3"]
+    taken_back = artifact.plan.layers["conv2"]
+    assert taken_back.candidate == replace(DENSE, latency_ms=taken_back.dense_ms)
 
 
 def test_what_loses_too_much_is_not_taken_back(

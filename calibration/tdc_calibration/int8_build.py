@@ -84,7 +84,11 @@ class Int8Build:
             *(dense.details["calibrator"], self.calibration, kept),
         )
         choices = Int8Choices(scheme, paper_grid=self.goal.solver == "tdc")
-        aimed = replace(self.goal, latency_budget=self._budget(evaluator))
+        # Both from one comparison, side by side: times of different hours do not make a ratio.
+        share = dense.ratio.value
+        budget = self.goal.latency_budget
+        of_dense = None if budget is None else min(1.0, budget / share)
+        aimed = replace(self.goal, latency_budget=of_dense)
         searches: list[Search] = []
         for _ in range(PLANNING_ATTEMPTS):
             found = make_plan(evaluator, self.store, aimed, self.progress, choices, searches.append)
@@ -94,16 +98,9 @@ class Int8Build:
             error = tighter(built.comparison, self.goal, aimed.max_error)
             aimed = replace(aimed, max_error=error)
         for search in searches:
-            search.share = evaluator.dense_ms / self.evaluator.dense_ms
-        plan = _against_source(built.plan, self.evaluator.dense_ms)
+            search.share = share
+        plan = _against_source(built.plan, evaluator.dense_ms / share)
         return replace(built, plan=plan, searches=tuple(searches))
-
-    def _budget(self, evaluator: Int8Evaluator) -> float | None:
-        """The budget as a share of the dense INT8 network's time."""
-        budget = self.goal.latency_budget
-        if budget is None:
-            return None
-        return min(1.0, budget * self.evaluator.dense_ms / evaluator.dense_ms)
 
     def _planned(
         self, plan: Plan, scheme: Scheme, keep: Sequence[str] = ()

@@ -95,7 +95,8 @@ class FormReport:
 class Outcome:
     """The whole network before and after. A plan's time has no interval.
 
-    decision: compressed, fused or source (as in `Artifact`), or planned. top1, accuracies: shares.
+    decision: as in `Artifact`, where source is the refused; engine, where that is an engine of the source;
+    or planned. top1, accuracies: shares.
     """
 
     decision: str

@@ -11,6 +11,7 @@ DECISIONS = {
     "fused": "fused",
     "converted": "converted",
     "source": "source shipped",
+    "engine": "engine of the source",
     "planned": "plan",
 }
 
@@ -55,6 +56,8 @@ def _reason(report: Report) -> Html:
         share += f" (95% interval {interval.lower:.3f} to {interval.upper:.3f})"
     if outcome.predicted_ratio is not None:
         share += f"; {outcome.predicted_ratio:.3f} was predicted"
+    if outcome.decision == "engine":
+        return join(f"{share}. The engine is of the source model as it is: {outcome.reason}.")
     if outcome.shipped:
         return join(share + ".")
     unchanged = f"The source model ships as it is: {outcome.reason}."

@@ -57,13 +57,16 @@ class Reporter:
     def beside(self, artifact: Artifact, sidecar: Mapping[str, Any]) -> dict[Path, bytes]:
         """The page of an artifact with this sidecar, as a file to write."""
         outcome = self._built(artifact)
+        of_source = artifact.decision == "source"
         report = Report(
             source=self._source.path.name,
             output=artifact.path.name,
             outcome=outcome,
             source_bytes=self._source_bytes(),
             output_bytes=sidecar["artifact"]["bytes"],
-            layers=self._layers(artifact.plan, outcome.shipped),
+            layers=self._layers(
+                None if outcome.decision == "engine" else artifact.plan, not of_source
+            ),
             trade_off=trade_off(self._searches),
             forms=_forms(sidecar.get("forms") or sidecar.get("engine", {}).get("forms", {})),
             environment=_environment(sidecar["backend"], sidecar["libraries"]),
@@ -73,8 +76,18 @@ class Reporter:
         return {self.path: render(report).encode()}
 
     def plan_page(self, plan: Plan, output: Path | None) -> dict[Path, bytes]:
-        """The page of a plan, as a file to write."""
-        figures = plan.network or PlanFigures(1.0, 1.0, 1.0, 0.0, True)
+        """The page of a plan, as a file to write.
+
+        Raises:
+            TdcError: no network was measured for it.
+        """
+        figures = plan.network
+        if figures is None:
+            raise TdcError(
+                "a report of a plan for which nothing was measured",
+                expected="a model with layers to plan",
+                fix="plan without --report",
+            )
         report = Report(
             source=self._source.path.name,
             output="" if output is None else output.name,
@@ -96,9 +109,11 @@ class Reporter:
 
     def _built(self, artifact: Artifact) -> Outcome:
         ratio, comparison = artifact.ratio, artifact.comparison
-        figures = None if artifact.plan is None else artifact.plan.network
+        # An engine is never the source's own file: its figures are those of what was written.
+        engine = artifact.decision == "source" and artifact.path.suffix != ".onnx"
+        figures = None if artifact.plan is None or engine else artifact.plan.network
         return Outcome(
-            decision=artifact.decision,
+            decision="engine" if engine else artifact.decision,
             reason=artifact.reason,
             warnings=artifact.warnings,
             before_ms=ratio.before.median,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,28 @@ def test_ranks_are_planned_by_int8_times(job: Job, monkeypatch: pytest.MonkeyPat
         unsigned,
         signed,
     }
+
+
+def test_the_budget_is_a_share_of_the_sources_time_beside_int8s(
+    job: Job, fake_time: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source alone was measured while the machine was busy, and seemed three times as slow."""
+    from tdc_deploy.backends.onnxruntime import OnnxRuntimeBackend
+
+    measure = OnnxRuntimeBackend.measure
+
+    def busy(backend: OnnxRuntimeBackend, model: Any, *rest: Any) -> Any:
+        timing = measure(backend, model, *rest)
+        return replace(timing, median=3 * timing.median) if isinstance(model, Path) else timing
+
+    monkeypatch.setattr(OnnxRuntimeBackend, "measure", busy)
+    del fake_time
+    artifact = job.build(precision="int8", latency_budget=0.2)
+    # Dense INT8 takes 0.25, and float32 much more for its error.
+    assert 0.1 < forms_of(artifact)["tucker int8"]["ratio"] <= 0.2
+    assert artifact.plan is not None and artifact.plan.network is not None
+    assert not any("budget" in warning for warning in artifact.warnings)
+    assert artifact.plan.network.ratio == pytest.approx(artifact.ratio.value, rel=0.01)
 
 
 def test_a_second_build_measures_nothing_again(job: Job, fake_time: FakeTime) -> None:

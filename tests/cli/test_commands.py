@@ -113,6 +113,20 @@ def test_inspect_lists_layers_before_and_after(folder: Path, run: Run) -> None:
     assert after["flops"] < before["flops"]
 
 
+def test_inspect_of_a_source_shows_nothing_of_the_plan_that_was_refused(
+    folder: Path, run: Run
+) -> None:
+    run("plan", folder / "model.onnx", "--max-error", 9, "-o", folder / "plan.json")
+    run(*build(folder, "--plan", folder / "plan.json", "--max-error", 1e-6))
+    found = run("inspect", folder / "out.onnx", "--json").json
+    assert found["artifact"] == "source, VERIFIED"
+    planned = json.loads((folder / "plan.json").read_text())["layers"]
+    assert any(layer["form"] != "dense" for layer in planned.values())
+    for layer in found["layers"]:
+        assert layer["error"] is None
+        assert layer["latency_ms"] == planned[layer["name"]]["dense_ms"]
+
+
 def test_inspect_says_why_a_layer_stays_dense(folder: Path, run: Run) -> None:
     model = small_cnn()
     conv = next(node for node in model.graph.node if node.name == "conv2")

@@ -11,10 +11,12 @@ import pytest
 
 from tdc_deploy import api
 from tdc_deploy.errors import TdcError
+from tdc_deploy.plan_file import LayerChoice, Plan
 from tdc_deploy.report import page as page_module
 from tdc_deploy.report import reporter as reporter_module
 from tdc_deploy.report.data import Report
-from tests.builders import chain_cnn, images, save_model, save_npz, small_cnn
+from tdc_deploy.types import Candidate, Ranks
+from tests.builders import LAYERS, chain_cnn, images, save_model, save_npz, small_cnn
 from tests.cli.conftest import Run, run
 from tests.fake_tensorrt import FakeTensorRT, fill
 from tests.fakes import FakeTime, macs_of
@@ -256,3 +258,28 @@ def test_an_engine_with_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     text = parse(page.read_text(encoding="utf-8")).text
     for said in ("1.67× faster", "Forms that were built", "A100", "10.9.0.34", "plan.json"):
         assert said in text, said
+
+
+def test_an_engine_of_the_source_is_no_refused_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path)
+    fake = FakeTensorRT(monkeypatch, tmp_path / "plugin.so")
+    fake.ratios = dict.fromkeys(fake.ratios, 1.002)
+    files = {"plan": tmp_path / "plan.json", "inputs": tmp_path / "inputs.npz"}
+    output, page = tmp_path / "out.engine", tmp_path / "out.html"
+    artifact = api.build(tmp_path / "model.onnx", output, max_error=0.9, report=page, **files)  # type: ignore[arg-type]
+    assert artifact.decision == "source"
+    text = parse(page.read_text(encoding="utf-8")).text
+    assert "The engine is of the source model as it is" in text
+    for not_so in ("refused", "was predicted", "tucker"):
+        assert not_so not in text.lower(), not_so
+
+
+def test_a_plan_of_nothing_has_no_report(job: Job) -> None:
+    low = LayerChoice(Candidate("tucker2", Ranks(8, 8), "fused"))
+    artifact = job.build(plan=Plan(dict.fromkeys(LAYERS, low)), max_error=9.0)
+    page, plan = job.folder / "plan.html", job.folder / "plan.json"
+    with pytest.raises(TdcError, match="nothing was measured"):
+        api.plan(artifact.path, max_error=0.5, report=page, output=plan)
+    assert not page.exists() and not plan.exists()

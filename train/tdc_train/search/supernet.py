@@ -91,7 +91,7 @@ class RankSearch:
         with torch.no_grad():
             shares = self.shares()
             return {
-                "search_time": float(self._time(shares)),
+                "search_time": max(0.0, float(self._time(shares))),
                 "search_entropy": float(mean_entropy(shares)),
                 "search_multiplier": self._penalty.multiplier,
             }
