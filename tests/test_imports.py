@@ -75,7 +75,7 @@ def python(code: str, *arguments: str, path: Path | None = None) -> str:
         [sys.executable, "-c", code, *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env=environment,
         check=False,
     )

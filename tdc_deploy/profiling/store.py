@@ -128,20 +128,19 @@ class Store:
         self.close()
 
     def _open(self) -> sqlite3.Connection:
+        """The file, or a fresh one in place of what is no store.
+
+        In turns: one that still had the old file open would take the journal of the new one for its own,
+        play it back into the old, and work on in that.
+        """
+        with self._alone():
+            return self._connected()
+
+    def _connected(self) -> sqlite3.Connection:
         try:
             return self._connect()
         except sqlite3.OperationalError:
             raise  # locked or not writable: the file itself may be well
-        except sqlite3.DatabaseError:
-            with self._alone():
-                return self._begun_anew()
-
-    def _begun_anew(self) -> sqlite3.Connection:
-        """A fresh file in place of what is not one, unless another process has begun it meanwhile."""
-        try:
-            return self._connect()
-        except sqlite3.OperationalError:
-            raise
         except sqlite3.DatabaseError as error:
             aside = self._set_aside()
             self._warn(
@@ -152,8 +151,8 @@ class Store:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """While no other process sets the file aside. The lock's own file stays: who removed it could
-        remove what another one waits for.
+        """While no other process opens the file. The lock's own file stays: who removed it could remove
+        what another one waits for.
         """
         # Windows has none, and does not rename a file that is open elsewhere.
         if find_spec("fcntl") is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -20,8 +21,12 @@ def emulated() -> Path:
         pytest.skip("needs CMake and a C++ compiler")
     tree = ROOT / "build"
     target = ["--target", "tdc_plugins_emulated", "--parallel", "2"]
-    for words in (["-S", str(ROOT), "-B", str(tree)], ["--build", str(tree), *target]):
-        subprocess.run(["cmake", *words], check=True, stdout=subprocess.DEVNULL)
+    tree.mkdir(exist_ok=True)
+    # Two workers must not build in one folder at once.
+    with (tree / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for words in (["-S", str(ROOT), "-B", str(tree)], ["--build", str(tree), *target]):
+            subprocess.run(["cmake", *words], check=True, stdout=subprocess.DEVNULL)
     return tree / "plugins" / "api" / "libtdc_plugins_emulated.so"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -82,6 +83,8 @@ class Page:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
+            ready, _, _ = select.select([self.answers], [], [], PATIENCE_S)
+            assert ready, f"the browser says nothing for {PATIENCE_S} s"
             read = os.read(self.answers, 1 << 20)
             assert read, "the browser has ended"
             self._buffer += read

@@ -20,6 +20,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -92,7 +93,8 @@ class TritonServer:
         self._place = environment()
         self._packages = self._place / "lib" / f"python{MINOR}" / "site-packages"
         self._triton = self._packages / "pytriton" / "tritonserver"
-        self.http, self.grpc = f"127.0.0.1:{_free_port()}", f"127.0.0.1:{_free_port()}"
+        http, grpc, self._metrics = _free_ports(3)
+        self.http, self.grpc = f"127.0.0.1:{http}", f"127.0.0.1:{grpc}"
         self.log = scratch / "triton.log"
         binary = self._triton / "bin" / "tritonserver"
         start = [str(script)] if script else [str(binary), f"--model-repository={repository}"]
@@ -153,7 +155,7 @@ class TritonServer:
             f"--http-port={http}",
             f"--grpc-address={grpc_host}",
             f"--grpc-port={grpc}",
-            f"--metrics-port={_free_port()}",
+            f"--metrics-port={self._metrics}",
         ]
 
     def _environment(self) -> dict[str, str]:
@@ -178,10 +180,13 @@ class TritonServer:
         raise AssertionError(f"tritonserver did not start:\n{self.log.read_text()[-4000:]}")
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+def _free_ports(count: int) -> list[int]:
+    """Different ones: all are held until the last is found."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for found in sockets:
+            found.bind(("127.0.0.1", 0))
+        return [int(found.getsockname()[1]) for found in sockets]
 
 
 def _children(process: int) -> list[int]:

