@@ -7,7 +7,7 @@ the budget by measuring, and one for each seed by a search. Each is fine-tuned f
 the dense weights, the searched ones (`haloc plan`) also from the search's own weights (`haloc`), and
 `milp long` has the epochs of search and fine-tuning together, but not the search's pull to the dense
 network's feature maps. Every (seed, arm) is a row in `folder`,
-trained with one thread in a process of its own, in at most some ten minutes; a row that is there is not
+trained with one thread in a process of its own; a row that is there is not
 run again, one that was stopped goes on. Plans and times are measured while nothing else runs. `--smoke`
 is all of it in little, in a folder of its own in `folder`.
 """

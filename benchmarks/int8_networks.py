@@ -87,5 +87,5 @@ NETWORKS = {
     "digits": Network(digits),
     "resnet20": Network(checkpoint("resnet20_dense")),
     "vgg16_bn_quarter": Network(checkpoint("vgg16_bn_quarter_dense")),
-    "resnet18": Network(resnet18, Goal(latency_budget=0.5, max_error=100.0), 2, same_ranks=True),
+    "resnet18": Network(resnet18, Goal(latency_budget=0.5, max_error=100.0), same_ranks=True),
 }

@@ -1,6 +1,6 @@
 """ResNet-18 at 224x224 on ONNX Runtime: the main job through the command line, measured from outside.
 
-    python benchmarks/resnet18_onnxruntime.py --out benchmarks/results/resnet18_onnxruntime.json
+    python -m benchmarks.resnet18_onnxruntime --out benchmarks/results/resnet18_onnxruntime.json
 
 For each of torch's exporters: a plan with an empty store and again with a full one, a build from that
 plan, peak memory of each command, and what Session adds to a bare ONNX Runtime call. Needs torch. The

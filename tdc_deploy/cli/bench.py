@@ -16,7 +16,7 @@ HEADERS = ("model", "median ms", "p90", "p95", "p99", "spread", "runs", "per sec
 
 
 def bench(
-    model: options.ModelArgument,
+    model: options.ArtifactArgument,
     other: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Argument(help="A second model with the same inputs; the two take turns."),
@@ -24,7 +24,7 @@ def bench(
     iterations: Annotated[int, typer.Option(help="Timed runs at least.")] = 100,
     duration: Annotated[float, typer.Option(help="Seconds of timed runs at least.")] = 3.0,
     warmup: Annotated[float, typer.Option(help="Seconds of warm-up at least.")] = 0.2,
-    inputs: options.InputsOption = None,
+    inputs: options.FeedsOption = None,
     shapes: options.ShapesOption = None,
     threads: options.ThreadsOption = 0,
     as_json: options.JsonOption = False,

@@ -26,6 +26,13 @@ PrecisionOption = Annotated[
     ),
 ]
 
+PlanPrecisionOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="fp32 (default), tf32, fp16 or int8 (beside fp16), with --backend tensorrt.",
+        rich_help_panel=PANEL,
+    ),
+]
 IoPrecisionOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(

@@ -14,9 +14,7 @@ HEADERS = ("output", "shape", "type", "lowest", "highest")
 
 
 def infer(
-    artifact: Annotated[
-        Path, typer.Argument(help="ONNX model or TensorRT engine.", show_default=False)
-    ],
+    artifact: options.ArtifactArgument,
     inputs: Annotated[
         Path,
         typer.Option(

@@ -13,7 +13,7 @@ from tdc_deploy.cli.output import Output, ms, number
 
 
 def inspect(
-    model: options.ModelArgument,
+    model: options.ArtifactArgument,
     time: Annotated[
         bool, typer.Option("--time", help="Measure each layer alone (stored for plan and build).")
     ] = False,

@@ -11,11 +11,21 @@ from tdc_deploy.errors import TdcError
 
 # Typer reads these annotations at run time, on Python 3.10 too.
 ModelArgument = Annotated[Path, typer.Argument(help="ONNX model.", show_default=False)]
+ArtifactArgument = Annotated[
+    Path, typer.Argument(help="ONNX model or TensorRT engine.", show_default=False)
+]
 InputsOption = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
         help="Samples to verify on: an .npz file or a folder of .npy files, named as the model's "
         "inputs, one sample per row, at least 8; class numbers in `labels`."
+    ),
+]
+FeedsOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        help="Samples to feed, a batch of them: an .npz file or a folder of .npy files, named as the "
+        "model's inputs, one sample per row."
     ),
 ]
 CalibOption = Annotated[
@@ -37,7 +47,7 @@ ShapesOption = Annotated[
     typer.Option(
         "--shapes",
         "--input-shapes",
-        help="Input shapes to plan at, as name:1x3x224x224[,name:...].",
+        help="Shapes of the inputs, as name:1x3x224x224[,name:...].",
     ),
 ]
 ThreadsOption = Annotated[

@@ -49,7 +49,7 @@ def plan(
             help="Whose times count: onnxruntime (this CPU) or tensorrt (engines on this GPU)."
         ),
     ] = "onnxruntime",
-    precision: engine_options.PrecisionOption = None,
+    precision: engine_options.PlanPrecisionOption = None,
     io_precision: engine_options.IoPrecisionOption = None,
     opt_shapes: engine_options.OptShapesOption = None,
     workspace: engine_options.WorkspaceOption = None,

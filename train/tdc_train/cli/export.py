@@ -24,7 +24,7 @@ def export(
             help="Also write validation images and labels here (.npz), for tdc-deploy.",
         ),
     ] = None,
-    samples: Annotated[int, typer.Option(help="How many of them.")] = 256,
+    samples: Annotated[int, typer.Option(help="How many samples --write-inputs writes.")] = 256,
     basis_chains: Annotated[
         bool,
         typer.Option(
@@ -32,7 +32,12 @@ def export(
             help="Write shared kernel bases as chains where ONNX Runtime is measured faster here.",
         ),
     ] = False,
-    threads: Annotated[int, typer.Option(help="Of these measurements; 0: its own choice.")] = 0,
+    threads: Annotated[
+        int,
+        typer.Option(
+            help="ONNX Runtime's threads where --basis-chains measures; 0: its own choice."
+        ),
+    ] = 0,
     data: options.DataOption = None,
     trust: options.TrustOption = False,
     as_json: options.JsonOption = False,

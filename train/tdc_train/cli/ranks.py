@@ -26,7 +26,9 @@ def ranks(
     ] = "vbmf",
     energy: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help="That share, above 0 and below 1; 0.9 if not given."),
+        typer.Option(
+            help="With --method energy, the share to keep, above 0 and below 1; 0.9 if not given."
+        ),
     ] = None,
     step: Annotated[int, typer.Option(help="Ranks are multiples of this.")] = 8,
     trust: options.TrustOption = False,
