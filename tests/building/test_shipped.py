@@ -155,7 +155,7 @@ def test_the_longest_measurement_decides_whether_a_budget_is_met(
     """Each trial came out just above the budget, by noise: what was built takes less."""
     from tdc_deploy import evaluate
 
-    compare = evaluate.compare
+    compare = vars(evaluate)["compare"]  # in fake time
 
     def slow(*runners: Any) -> Any:
         ratio = compare(*runners)
