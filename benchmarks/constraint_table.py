@@ -79,7 +79,7 @@ def print_rows(network: str, found: Figures) -> None:
     """Means over the seeds, with the least and the most of the points."""
     print(f"\n{network}")
     print(
-        f"{'':16}{'seeds':>6}{'size':>8}{'MACs':>8}{'projected':>11}{'tuned':>9}{'points':>23}  paper"
+        f"{'':16}{'seeds':>6}{'size':>8}{'MACs':>8}{'projected':>11}{'tuned':>9}{'points':>26}  paper"
     )
     for name, row in found.items():
         runs = list(row["seeds"].values())
@@ -88,7 +88,7 @@ def print_rows(network: str, found: Figures) -> None:
         span = f"{fmean(points):+.2f} ({min(points):+.2f} to {max(points):+.2f})"
         print(
             f"{name:16}{len(runs):6}{1 / _mean(runs, 'compression'):8.3f}{_mean(runs, 'macs_share'):8.3f}"
-            f"{after:>11}{100 * _mean(runs, 'accuracy'):8.2f}%{span:>25}  {row['paper']}"
+            f"{after:>11}{100 * _mean(runs, 'accuracy'):8.2f}%{span:>28}  {row['paper']}"
         )
 
 
