@@ -62,7 +62,7 @@ def main() -> None:
     run_rows(chosen, rows)
     known = json.loads(chosen.out.read_text()) if chosen.out.exists() else {}
     for network in chosen.networks.split(","):
-        folders = {seed: chosen.folder / network / f"seed{seed}" for seed in seeds}
+        folders = {seed: seed_folder(chosen.folder, network, seed) for seed in seeds}
         known[network] = joined(known.get(network, {}), figures_of(folders, names))
         print_rows(network, known[network])
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
@@ -99,8 +99,12 @@ def run_rows(chosen: argparse.Namespace, rows: list[tuple[str, int, str]]) -> No
         list(pool.map(run, rows))
 
 
+def seed_folder(folder: Path, network: str, seed: int) -> Path:
+    return folder / network / f"seed{seed}"
+
+
 def row_folder(folder: Path, network: str, seed: int, row: str) -> Path:
-    return folder / network / f"seed{seed}" / folder_name(row)
+    return seed_folder(folder, network, seed) / folder_name(row)
 
 
 def recipe_for(chosen: argparse.Namespace, network: str, seed: int, row: str) -> Recipe:

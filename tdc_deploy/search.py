@@ -12,7 +12,7 @@ On a busy machine the layers can seem to save more than the network takes: a rat
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -93,13 +93,13 @@ class Search:
         """
         if budget is not None:
             self._meet_budget(budget)
-            best = _least_error([t for t in self.tried if t.trial.ratio <= budget])
-            if best is not None and best.trial.error <= max_error:
+            if best := self._best_within(budget, max_error):
                 return best
         self._meet_error(max_error)
+        if budget is not None and (best := self._best_within(budget, max_error)):
+            return best
         feasible = [t for t in self.tried if t.trial.error <= max_error]
-        best = _least_error([t for t in feasible if budget is not None and t.trial.ratio <= budget])
-        return best or min([*feasible, self._all_dense()], key=_fastest_then_best_predicted)
+        return min([*feasible, self._all_dense()], key=_fastest_then_best_predicted)
 
     def try_selection(self, selection: Selected) -> Tried:
         """Measure a selection, and correct the two factors by what came out."""
@@ -157,6 +157,16 @@ class Search:
         selection = self.solver.within_latency(self.table, limit)
         return self.solver.within_error(self.table, math.inf) if selection is None else selection
 
+    def _best_within(self, budget: float, max_error: float) -> Tried | None:
+        """Of what meets both, the least error; the same network may have been tried before and after a
+        correction of the prediction.
+        """
+        return min(
+            (t for t in self.tried if t.trial.ratio <= budget and t.trial.error <= max_error),
+            key=lambda t: (t.trial.error, abs(t.predicted - t.trial.ratio)),
+            default=None,
+        )
+
     def _meet_error(self, max_error: float) -> None:
         """Find the largest sum of layer errors whose network keeps the limit."""
         low, high = 0.0, math.inf
@@ -195,11 +205,6 @@ class Search:
 def first_scale(table: CostTable, dense_ms: float) -> float:
     """The scale before a network was measured: 1, or less if the layers, alone, take longer than all."""
     return min(1.0, dense_ms / table.dense_ms)
-
-
-def _least_error(tried: Sequence[Tried]) -> Tried | None:
-    """The same network may have been tried before and after a correction of the prediction."""
-    return min(tried, key=lambda t: (t.trial.error, abs(t.predicted - t.trial.ratio)), default=None)
 
 
 def _fastest_then_best_predicted(tried: Tried) -> tuple[float, float]:

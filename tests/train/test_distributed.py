@@ -43,9 +43,8 @@ PLAIN = {
 EPOCHS = 3
 
 # Sums of the same float32 terms in another order (a gradient as the mean of two means), 1e-7 each, which
-# twelve steps at a rate of 0.05 amplify some; and a ReLU's input that lies within rounding of 0 may be on
-# either side.
-SAME = 1e-4
+# twelve steps at a rate of 0.05 amplify some.
+SAME = 1e-5
 
 
 def free_port() -> int:
@@ -94,12 +93,11 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     assert apart(one, two) <= SAME
     rows = [read_checkpoint(tmp_path / name / "last.pt").rows for name in ("one", "two")]
     for a, b in zip(*rows, strict=True):
-        # One image may lie as near to the border of its class.
-        assert abs(a["val_accuracy"] - b["val_accuracy"]) <= 1 / 32
+        assert a["val_accuracy"] == b["val_accuracy"]
         assert abs(a["loss"] - b["loss"]) <= SAME
     start = tiny({"kind": "dense", "epochs": 1, "optimizer": {"lr": 1e-9}}, **PLAIN)
     fit(start, tmp_path / "start")
-    assert apart(one, weights(tmp_path / "start")) > 1e-3
+    assert apart(one, weights(tmp_path / "start")) > 100 * SAME
 
 
 def test_two_processes_resume_to_the_last_bit(tmp_path: Path) -> None:
