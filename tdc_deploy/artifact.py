@@ -31,8 +31,8 @@ came; source: the model as it came in."""
 class Artifact:
     """What a build wrote and what was measured on it.
 
-    `comparison` and `ratio` are those of the shipped file against the source; where the source was
-    shipped they are those of the network that was refused, and `reason` says why.
+    `comparison` and `ratio` are those of the shipped file against the source; where that is `refused`,
+    they are those of the network that was not shipped, and `reason` says why.
     """
 
     path: Path
@@ -48,6 +48,11 @@ class Artifact:
     def verified(self) -> bool:
         """True if real inputs were compared."""
         return self.comparison.verified
+
+    @property
+    def refused(self) -> bool:
+        """True if the file is the source's own. An engine never is, even if it is in the source's form."""
+        return self.decision == "source" and self.path.suffix == ".onnx"
 
 
 Beside = Callable[[Artifact, Mapping[str, Any]], Mapping[Path, bytes]]

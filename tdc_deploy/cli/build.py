@@ -155,8 +155,7 @@ def _print(out: Output, artifact: Artifact, model: Path) -> None:
     if artifact.plan is not None and out.verbose:
         print_layers(out, artifact.plan)
     comparison, ratio = artifact.comparison, artifact.ratio
-    # An engine is never the source's own file, even if it is in the source's form.
-    shipped = artifact.decision != "source" or artifact.path.suffix != ".onnx"
+    shipped = not artifact.refused
     label = "after" if shipped else "refused"
     rows = [
         ("time, median ms", ms(ratio.before.median), ms(ratio.after.median)),

@@ -109,8 +109,7 @@ class Reporter:
 
     def _built(self, artifact: Artifact) -> Outcome:
         ratio, comparison = artifact.ratio, artifact.comparison
-        # An engine is never the source's own file: its figures are those of what was written.
-        engine = artifact.decision == "source" and artifact.path.suffix != ".onnx"
+        engine = artifact.decision == "source" and not artifact.refused
         figures = None if artifact.plan is None or engine else artifact.plan.network
         return Outcome(
             decision="engine" if engine else artifact.decision,
